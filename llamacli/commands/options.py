@@ -1,0 +1,366 @@
+"""Options that several verbs share, each declared once, in groups that a command takes as one parameter.
+
+    @grouped
+    def complete(model: ModelFlags, sampling: SamplingFlags, …) -> None
+
+A group is a dataclass whose fields are annotated options; `grouped` shows Typer the fields as the command's own
+parameters and hands the command the filled dataclass. Names are those of llama.cpp, ollama and llm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llamacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llamacli.engine.types import ContextOptions, ModelOptions
+
+MODEL, SAMPLING, ADVANCED, GPU = "Model and context", "Sampling", "Advanced", "GPU"
+_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """Expand the parameters whose type is a dataclass into that dataclass's fields."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in groups:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        group = groups[parameter.name]
+        field_hints = typing.get_type_hints(group, include_extras=True)
+        for field in dataclasses.fields(group):
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=field_hints[field.name],
+                )
+            )
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        function(**values)
+
+    del command.__wrapped__
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFlags:
+    """Which model, and how it is loaded and run."""
+
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", metavar="PATH", help="The model: a GGUF file.", envvar="LLAMACLI_MODEL"),
+    ] = None
+    ctx_size: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--ctx-size",
+            min=0,
+            metavar="N",
+            help="Context in tokens; 0 is the trained size. [default: what prompt and answer need]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-t", "--threads", min=1, metavar="N", help="Threads. [default: physical cores]", rich_help_panel=MODEL
+        ),
+    ] = None
+    lora: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="FILE[:SCALE]", help="Apply a LoRA adapter; repeatable.", rich_help_panel=MODEL),
+    ] = None
+    gpu_layers: Annotated[
+        str,
+        typer.Option(
+            "-ngl",
+            "--gpu-layers",
+            "--n-gpu-layers",
+            metavar="auto|all|N",
+            help="Layers to put on the GPU; auto: as many as fit.",
+            rich_help_panel=GPU,
+        ),
+    ] = "auto"
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "-dev", "--device", metavar="NAMES", help="Devices to offload to, by comma; none: CPU.", rich_help_panel=GPU
+        ),
+    ] = None
+    tensor_split: Annotated[
+        str | None,
+        typer.Option(
+            "-ts", "--tensor-split", metavar="N,N…", help="Each GPU's share, such as 3,1.", rich_help_panel=GPU
+        ),
+    ] = None
+    main_gpu: Annotated[
+        int | None,
+        typer.Option(
+            "-mg", "--main-gpu", min=0, metavar="N", help="Put the whole model on this GPU.", rich_help_panel=GPU
+        ),
+    ] = None
+    override_tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-ot",
+            "--override-tensor",
+            metavar="REGEX=BUFFER",
+            help="Put the tensors of these names elsewhere, such as exps=CPU; repeatable.",
+            rich_help_panel=GPU,
+        ),
+    ] = None
+    n_cpu_moe: Annotated[
+        int,
+        typer.Option(
+            "-ncmoe",
+            "--n-cpu-moe",
+            min=0,
+            metavar="N",
+            help="Keep the experts of the first N layers in RAM.",
+            rich_help_panel=GPU,
+        ),
+    ] = 0
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "-b", "--batch-size", min=1, metavar="N", help="Prompt tokens per call.", rich_help_panel=ADVANCED
+        ),
+    ] = 2048
+    ubatch_size: Annotated[
+        int,
+        typer.Option(
+            "-ub",
+            "--ubatch-size",
+            min=1,
+            metavar="N",
+            help="Prompt tokens computed at once.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 512
+    flash_attn: Annotated[
+        str,
+        typer.Option(
+            "-fa", "--flash-attn", metavar="auto|on|off", help="Flash attention.", rich_help_panel=ADVANCED
+        ),
+    ] = "auto"
+    cache_type_k: Annotated[
+        str,
+        typer.Option(
+            "-ctk",
+            "--cache-type-k",
+            metavar="TYPE",
+            help=f"K cache: {', '.join(_KV_TYPES)}.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "f16"
+    cache_type_v: Annotated[
+        str,
+        typer.Option("-ctv", "--cache-type-v", metavar="TYPE", help="V cache.", rich_help_panel=ADVANCED),
+    ] = "f16"
+    no_mmap: Annotated[
+        bool, typer.Option("--no-mmap", help="Read the file instead of mapping it.", rich_help_panel=ADVANCED)
+    ] = False
+    mlock: Annotated[bool, typer.Option("--mlock", help="Keep the model in RAM.", rich_help_panel=ADVANCED)] = False
+
+    def options(self, *, vocab_only: bool = False) -> ModelOptions:
+        """Raises UsageError, ModelNotFound."""
+        from llamacli.engine.types import ModelOptions
+        from llamacli.models.reference import resolve
+
+        return ModelOptions(
+            path=resolve(self.model),
+            n_gpu_layers=_gpu_layers(self.gpu_layers),
+            devices=tuple(name.strip() for name in (self.device or "").split(",") if name.strip()),
+            tensor_split=_numbers("--tensor-split", self.tensor_split),
+            main_gpu=self.main_gpu,
+            override_tensor=tuple(pair for text in self.override_tensor or () for pair in _overrides(text)),
+            n_cpu_moe=self.n_cpu_moe,
+            mmap=not self.no_mmap,
+            mlock=self.mlock,
+            loras=tuple(_lora(text) for text in self.lora or ()),
+            vocab_only=vocab_only,
+        )
+
+    def context(self) -> ContextOptions:
+        """Everything about the context but its size. Raises UsageError."""
+        from llamacli.engine.types import ContextOptions
+
+        return ContextOptions(
+            n_ctx=self.ctx_size or 0,
+            n_batch=self.batch_size,
+            n_ubatch=self.ubatch_size,
+            n_threads=self.threads or 0,
+            flash_attn=one_of("--flash-attn", self.flash_attn, ("auto", "on", "off")),  # type: ignore[arg-type]
+            type_k=one_of("--cache-type-k", self.cache_type_k, _KV_TYPES),
+            type_v=one_of("--cache-type-v", self.cache_type_v, _KV_TYPES),
+        )
+
+
+def _option(*names: str, help: str, panel: str = ADVANCED, metavar: str = "N") -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, show_default=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingFlags:
+    """llama.cpp's samplers. None: what the model's file recommends, else llama.cpp's default."""
+
+    temp: Annotated[
+        float | None, _option("--temp", "--temperature", panel=SAMPLING, help="Temperature; 0 is greedy. (0.8)")
+    ] = None
+    top_k: Annotated[int | None, _option("--top-k", panel=SAMPLING, help="The k best tokens; 0 is off. (40)")] = None
+    top_p: Annotated[float | None, _option("--top-p", panel=SAMPLING, help="Nucleus; 1 is off. (0.95)")] = None
+    min_p: Annotated[
+        float | None, _option("--min-p", panel=SAMPLING, help="At least this part of the best; 0 is off. (0.05)")
+    ] = None
+    repeat_penalty: Annotated[
+        float | None, _option("--repeat-penalty", panel=SAMPLING, help="Against repetition; 1 is off. (1)")
+    ] = None
+    repeat_last_n: Annotated[
+        int | None, _option("--repeat-last-n", panel=SAMPLING, help="Tokens that penalties look back. (64)")
+    ] = None
+    seed: Annotated[
+        int | None, _option("--seed", panel=SAMPLING, help="The same seed gives the same text. [default: drawn]")
+    ] = None
+    presence_penalty: Annotated[float | None, _option("--presence-penalty", help="For having been said. (0)")] = None
+    frequency_penalty: Annotated[float | None, _option("--frequency-penalty", help="For each time said. (0)")] = None
+    typical_p: Annotated[float | None, _option("--typical-p", "--typical", help="Locally typical; 1 is off. (1)")] = None
+    top_n_sigma: Annotated[
+        float | None, _option("--top-n-sigma", "--top-nsigma", help="Within n deviations; -1 is off. (-1)")
+    ] = None
+    dry_multiplier: Annotated[float | None, _option("--dry-multiplier", help="DRY; 0 is off. (0)")] = None
+    dry_base: Annotated[float | None, _option("--dry-base", help="DRY's base. (1.75)")] = None
+    dry_allowed_length: Annotated[int | None, _option("--dry-allowed-length", help="Free repeats. (2)")] = None
+    dry_penalty_last_n: Annotated[int | None, _option("--dry-penalty-last-n", help="DRY looks back. (64)")] = None
+    dry_sequence_breaker: Annotated[
+        list[str] | None,
+        _option(
+            "--dry-sequence-breaker", metavar="TEXT", help="Replaces the breakers; none: no breakers; repeatable."
+        ),
+    ] = None
+    xtc_probability: Annotated[float | None, _option("--xtc-probability", help="XTC; 0 is off. (0)")] = None
+    xtc_threshold: Annotated[float | None, _option("--xtc-threshold", help="XTC's threshold. (0.1)")] = None
+    mirostat: Annotated[int | None, _option("--mirostat", help="Mirostat 1 or 2; 0 is off. (0)")] = None
+    mirostat_tau: Annotated[float | None, _option("--mirostat-tau", "--mirostat-ent", help="Target surprise. (5)")] = (
+        None
+    )
+    mirostat_eta: Annotated[float | None, _option("--mirostat-eta", "--mirostat-lr", help="Learning rate. (0.1)")] = (
+        None
+    )
+    dynatemp_range: Annotated[float | None, _option("--dynatemp-range", help="Dynamic temperature ±; 0 is off. (0)")] = (
+        None
+    )
+    dynatemp_exp: Annotated[float | None, _option("--dynatemp-exp", help="Its exponent. (1)")] = None
+    adaptive_target: Annotated[float | None, _option("--adaptive-target", help="Adaptive-p; below 0 is off. (-1)")] = (
+        None
+    )
+    adaptive_decay: Annotated[float | None, _option("--adaptive-decay", help="Its decay. (0.9)")] = None
+    logit_bias: Annotated[
+        list[str] | None,
+        _option("-l", "--logit-bias", metavar="ID±BIAS", help="Such as 15043+1 or 15043-inf; repeatable."),
+    ] = None
+    samplers: Annotated[
+        str | None, _option("--samplers", metavar="NAMES", help="The chain's order, by semicolon.")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The values that were given, by the names of `engine.types.Sampling`. Raises UsageError."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        breakers, biases, order = (plain.pop(n) for n in ("dry_sequence_breaker", "logit_bias", "samplers"))
+        values = {name: value for name, value in plain.items() if value is not None}
+        if values.get("seed") == -1:
+            del values["seed"]
+        if breakers:
+            values["dry_sequence_breakers"] = () if breakers == ["none"] else tuple(breakers)
+        if biases:
+            values["logit_bias"] = tuple(_logit_bias(text) for text in biases)
+        if order is not None:
+            values["samplers"] = _sampler_order(order)
+        return values
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """`value` in lower case. Raises UsageError with what is allowed."""
+    if value.lower() not in allowed:
+        raise UsageError(f"{option} {value}: it must be one of {', '.join(allowed)}")
+    return value.lower()
+
+
+def _gpu_layers(text: str) -> int | None:
+    if text in ("auto", "all"):
+        return None if text == "auto" else -1
+    if not re.fullmatch(r"\d+", text):
+        raise UsageError(f"--gpu-layers {text}: it must be auto, all or a number of layers")
+    return int(text)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in re.split("[,/]", text)) if text else ()
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: numbers separated by commas are wanted, such as 3,1") from error
+    if any(not math.isfinite(number) or number < 0 for number in numbers):
+        raise UsageError(f"{option} {text}: each part must be 0 or more")
+    return numbers
+
+
+def _overrides(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in text.split(","):
+        pattern, equals, buffer = part.rpartition("=")
+        if not equals or not pattern or not buffer:
+            raise UsageError(f"--override-tensor {part}: REGEX=BUFFER is wanted, such as exps=CPU")
+        pairs.append((pattern, buffer))
+    return pairs
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    path, colon, scale = text.rpartition(":")
+    if colon and path and not Path(text).exists():
+        try:
+            return Path(path), float(scale)
+        except ValueError:
+            pass
+    return Path(text), 1.0
+
+
+def _logit_bias(text: str) -> tuple[int, float]:
+    match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+|inf))", text)
+    if not match or match[2][0] not in "+-" and "=" not in text:
+        raise UsageError(f"--logit-bias {text}: ID+BIAS, ID-BIAS or ID-inf is wanted, such as 15043+1.5")
+    return int(match[1]), float(match[2])
+
+
+def _sampler_order(text: str) -> tuple[str, ...]:
+    from llamacli.engine.sampling import canonical
+    from llamacli.engine.types import SAMPLER_ORDER
+
+    names = [part for part in re.split("[;,]", text) if part.strip()]
+    order = tuple(canonical(name) for name in names)
+    for name, known in zip(names, order, strict=True):
+        if not known:
+            raise UsageError(f"--samplers: no sampler {name}; there are {', '.join(SAMPLER_ORDER)}, adaptive_p")
+    return order

@@ -1,0 +1,142 @@
+"""Context: decode batches of tokens, several sequences, the KV cache. Knows nothing of text."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llamacli.engine import native, offload
+from llamacli.engine.model import Model
+from llamacli.engine.native import C
+from llamacli.engine.threads import physical_cores
+from llamacli.engine.types import ContextOptions
+from llamacli.errors import ContextFull, EngineError, OutOfMemory, UsageError, printable
+
+_FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
+#: Metadata that shrinks a KV cache below its plain size, so that the plain estimate says nothing.
+_SMALLER_KV = ("attention.sliding_window", "attention.kv_lora_rank", "ssm.state_size", "full_attention_interval")
+
+
+class Context:
+    """A KV cache and the buffers to compute with. Close it, or use it as a context manager."""
+
+    def __init__(self, model: Model, options: ContextOptions) -> None:
+        """Raises UsageError for options that exclude each other, OutOfMemory, EngineError."""
+        self.model = model
+        if options.type_v.startswith(("q", "iq")) and options.flash_attn == "off":
+            raise UsageError(f"a quantised V cache ({options.type_v}) needs flash attention", hint="-fa on, or -ctv f16")
+        _refuse_impossible(model, options)
+        params = C.llama_context_default_params()
+        params.n_ctx = options.n_ctx
+        params.n_batch = options.n_batch
+        params.n_ubatch = min(options.n_ubatch, options.n_batch)
+        params.n_seq_max = options.n_sequences
+        params.kv_unified = options.n_sequences > 1  # a shared prompt can be copied, and room is shared
+        params.n_threads = params.n_threads_batch = options.n_threads or physical_cores()
+        params.flash_attn_type = _FLASH[options.flash_attn]
+        params.type_k = getattr(C, f"GGML_TYPE_{options.type_k.upper()}")
+        params.type_v = getattr(C, f"GGML_TYPE_{options.type_v.upper()}")
+        params.no_perf = True
+        params.abort_callback = native.interrupted_callback
+        params.abort_callback_data = native.interrupted_address
+        native.take_errors()
+        self.handle = C.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise _no_context(options)
+        model.apply_loras(self.handle)
+        self.n_ctx = int(C.llama_n_ctx(self.handle))
+        self.n_batch = int(C.llama_n_batch(self.handle))
+        self._one = (ctypes.c_int32 * 1)()
+        self._batch_of_one = C.llama_batch_get_one(self._one, 1)
+        self._many: Any = None
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.handle:
+            if self._many is not None:
+                C.llama_batch_free(self._many)
+            C.llama_free(self.handle)
+            self.handle = None
+
+    def evaluate(self, tokens: Sequence[int], progress: Callable[[int, int], None] | None = None) -> bool:
+        """Append `tokens` to sequence 0, in batches of n_batch; the logits of the last one are kept.
+
+        Returns False if a signal came in between. `progress` is told how many tokens are done, of how many.
+        """
+        for start in range(0, len(tokens), self.n_batch):
+            part = tokens[start : start + self.n_batch]
+            array = (ctypes.c_int32 * len(part))(*part)
+            if not self._decode(C.llama_batch_get_one(array, len(part))):
+                return False
+            if progress is not None:
+                progress(start + len(part), len(tokens))
+        return True
+
+    def step(self, token: int) -> bool:
+        """Append one token to sequence 0. Returns False if a signal came in between."""
+        self._one[0] = token
+        return self._decode(self._batch_of_one)
+
+    def step_many(self, tokens: Sequence[tuple[int, int, int]]) -> bool:
+        """Append one token to each of several sequences: (sequence, token, position). Row i of the logits is tokens[i]'s."""
+        if self._many is None:
+            self._many = C.llama_batch_init(max(self.n_batch, len(tokens)), 0, 1)
+        batch = self._many
+        batch.n_tokens = len(tokens)
+        for i, (sequence, token, position) in enumerate(tokens):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = 1
+        return self._decode(batch)
+
+    def copy_sequence(self, source: int, target: int) -> None:
+        """Let `target` begin with all tokens of `source`; nothing is computed."""
+        C.llama_memory_seq_cp(C.llama_get_memory(self.handle), source, target, -1, -1)
+
+    def remove_sequence(self, sequence: int) -> None:
+        C.llama_memory_seq_rm(C.llama_get_memory(self.handle), sequence, -1, -1)
+
+    def _decode(self, batch: Any) -> bool:
+        status = C.llama_decode(self.handle, batch)
+        if status == 0:
+            return True
+        if status == 2:  # the abort callback
+            return False
+        if status == 1:
+            raise ContextFull(f"no room for {batch.n_tokens} more tokens in a context of {self.n_ctx}")
+        reasons = native.take_errors()
+        raise EngineError(f"llama.cpp could not evaluate the tokens ({status}): {printable('; '.join(reasons[-2:]))}")
+
+
+def _refuse_impossible(model: Model, options: ContextOptions) -> None:
+    """A KV cache larger than the memory would be granted, then killed by the system while it is cleared: refuse it."""
+    metadata = model.header.metadata
+    if any(key.endswith(_SMALLER_KV) for key in metadata):
+        return
+    shape = offload.Shape.of(metadata, (), model.n_vocab)
+    needed = shape.n_layer * shape.kv_bytes(options.n_ctx, options.type_k, options.type_v)
+    present = native.memory_available() + sum(d.memory_free for _, d in native.device_table() if d.kind == "gpu")
+    if needed > present:
+        raise OutOfMemory(
+            f"a context of {options.n_ctx} tokens needs {needed / 2**30:.1f} GiB for its KV cache, "
+            f"and {present / 2**30:.1f} GiB are free",
+            hint="a smaller -c, or -ctk q8_0 -ctv q8_0",
+        )
+
+
+def _no_context(options: ContextOptions) -> Exception:
+    reason = printable("; ".join(native.take_errors()[-2:])) or "llama.cpp gave no reason"
+    if "alloc" in reason or "memory" in reason:
+        return OutOfMemory(
+            f"not enough memory for a context of {options.n_ctx} tokens: {reason}",
+            hint="a smaller -c, or -ctk q8_0 -ctv q8_0",
+        )
+    return EngineError(f"llama.cpp could not make a context of {options.n_ctx} tokens: {reason}")

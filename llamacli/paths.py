@@ -1,0 +1,16 @@
+"""Where llamacli keeps its files. LLAMACLI_HOME puts all of them under one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache() -> Path:
+    """What can be made again. Not created here."""
+    home = os.environ.get("LLAMACLI_HOME")
+    if home:
+        return Path(home) / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llamacli", appauthor=False))

@@ -1,0 +1,358 @@
+"""Complete a text or answer as an assistant: a request in, a stream of events out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from llamacli import signals
+from llamacli.engine.context import Context
+from llamacli.engine.generate import Limits, generate, generate_many
+from llamacli.engine.model import Model
+from llamacli.engine.sampling import resolve
+from llamacli.engine.text import MARKER_TOKENS, Reasoning
+from llamacli.engine.types import Chunk, ContextOptions, Finish, FinishReason, Message, ModelOptions, Prompt, Sampling
+from llamacli.errors import ContextFull, EngineError, UsageError
+
+Mode = Literal["chat", "text"]
+#: Room for an answer whose length is not limited, tokens.
+ANSWER_ROOM = 4096
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to complete, and how. `n_ctx` None fits the context to the prompt and the answer, 0 is the trained size."""
+
+    model: ModelOptions
+    prompt: str
+    system: str | None = None
+    raw: bool = False
+    chat: bool = False
+    special: bool = False
+    think: str | None = None  # "off", "on" or an effort: low, medium, high
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    samples: int = 1
+    n_ctx: int | None = None
+    context: ContextOptions = field(default_factory=lambda: ContextOptions(n_ctx=0))
+
+
+@dataclass(frozen=True)
+class Started:
+    """The model is open and the prompt is known."""
+
+    model: str
+    mode: Mode
+    prompt: str
+    n_prompt: int
+    n_ctx: int
+    n_ctx_train: int
+    samples: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Loading (a fraction of 1) or reading the prompt (tokens done, of how many)."""
+
+    loading: Callable[[float], None] | None = None
+    prompt: Callable[[int, int], None] | None = None
+
+
+#: (number of the sample, what happened to it)
+Event = Started | tuple[int, Chunk | Finish]
+
+
+def complete(request: Request, progress: Progress = Progress()) -> Iterator[Event]:
+    """Started, then chunks, then a Finish for each sample. Several samples come one after the other, each when complete.
+
+    Raises UsageError, ModelNotFound, BadModelFile, ContextFull, EngineError, OutOfMemory.
+    """
+    began = time.perf_counter()
+    planned = replace(request.context, n_ctx=_planned_size(request))
+    with Model(request.model, context=planned, progress=progress.loading) as model:
+        if not model.writes_text:
+            raise EngineError(f"{request.model.path}: this model reads text but does not write it")
+        mode = choose_mode(request, model)
+        sampling = resolve(request.sampling, model)
+        prompt, tokens = _prompt(request, model, mode)
+        options = _context_options(request, model, len(tokens))
+        n_ctx = _answer_limit(request, options, len(tokens))
+        with Context(model, options) as context:
+            n_ctx = min(n_ctx, context.n_ctx)
+            limits = Limits(request.max_tokens, n_ctx, request.stops)
+            load_seconds = time.perf_counter() - began
+            yield Started(
+                model=str(request.model.path),
+                mode=mode,
+                prompt=request.prompt,
+                n_prompt=len(tokens),
+                n_ctx=n_ctx,
+                n_ctx_train=model.n_ctx_train,
+                samples=request.samples,
+                sampling=sampling,
+            )
+
+            def splitter() -> Reasoning | None:
+                return Reasoning(prompt.text) if mode == "chat" else None
+
+            if request.samples == 1:
+                stream = generate(
+                    context,
+                    tokens,
+                    sampling,
+                    limits,
+                    reasoning=splitter(),
+                    load_seconds=load_seconds,
+                    progress=progress.prompt,
+                )
+                yield from ((0, item) for item in stream)
+                return
+            for index, chunks, finish in generate_many(
+                context,
+                tokens,
+                sampling,
+                limits,
+                request.samples,
+                reasoning=splitter,
+                load_seconds=load_seconds,
+                progress=progress.prompt,
+            ):
+                yield from ((index, item) for item in (*chunks, finish))
+
+
+def choose_mode(request: Request, model: Model) -> Mode:
+    """`chat` where the model has a template and `raw` does not forbid it. Raises UsageError where `chat` insists."""
+    if request.raw:
+        return "text"
+    if model.chat_template:
+        return "chat"
+    if request.chat:
+        raise UsageError(
+            f"{request.model.path} has no chat template, so it cannot answer as an assistant",
+            hint="without --chat the text itself is continued",
+        )
+    if request.system is not None:
+        raise UsageError(
+            f"{request.model.path} has no chat template, so it knows no system message",
+            hint="put the text into the prompt",
+        )
+    return "text"
+
+
+def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
+    """The prompt as text and as tokens."""
+    limit = max(model.n_ctx_train, request.n_ctx or 0)
+    n_bytes = len(request.prompt.encode("utf-8", "replace"))
+    # Tokenising a text of 100 MB takes minutes, and no context holds it.
+    if n_bytes > 1 << 20 and (at_least := model.at_least_tokens(n_bytes)) > limit:
+        raise ContextFull(f"the prompt has at least {at_least} tokens, and the context holds {limit}")
+    if mode == "text":
+        if request.special:
+            model.show_all_tokens()
+        prompt = Prompt((request.prompt,), request.prompt)
+        return prompt, _trim_eos(model, model.tokenize(request.prompt, parse_special=request.special))
+    model.show_tokens(MARKER_TOKENS)
+    messages = [Message("user", request.prompt)]
+    if request.system is not None:
+        messages.insert(0, Message("system", request.system))
+    prompt = render(model, messages, thinking(request.think))
+    return prompt, model.tokenize_prompt(prompt)
+
+
+def render(model: Model, messages: list[Message], variables: Mapping[str, object]) -> Prompt:
+    """The messages through the GGUF's own template. Raises BadModelFile."""
+    from llamacli import paths
+    from llamacli.engine.template import Template
+
+    template = Template(
+        model.chat_template or "",
+        special=model.special_tokens,
+        bos=model.token_text(model.bos),
+        eos=model.token_text(model.eos),
+        remember=paths.cache() / "templates",
+    )
+    return template.render(messages, variables=variables)
+
+
+def thinking(think: str | None) -> dict[str, object]:
+    """The variables by which templates know whether, and how hard, to reason (Qwen, DeepSeek, Granite; gpt-oss)."""
+    if think is None:
+        return {}
+    on = think != "off"
+    variables: dict[str, object] = {"enable_thinking": on, "thinking": on}
+    if think in ("low", "medium", "high"):
+        variables["reasoning_effort"] = think
+    return variables
+
+
+def _trim_eos(model: Model, tokens: list[int]) -> list[int]:
+    """Some vocabularies end every text with EOS: a text that is to go on must not."""
+    return tokens[:-1] if len(tokens) > 1 and tokens[-1] == model.eos and model.adds_eos else tokens
+
+
+def _planned_size(request: Request) -> int:
+    """The context's size before the prompt is tokenised, for the choice of GPU layers: about two bytes a token."""
+    if request.n_ctx:
+        return request.n_ctx
+    answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
+    return len(request.prompt.encode("utf-8", "replace")) // 2 + answer * request.samples
+
+
+def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
+    answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
+    trained = model.n_ctx_train or 1 << 20  # a few recurrent models name none
+    size = request.n_ctx if request.n_ctx is not None else min(n_prompt + answer + 1, trained)
+    size = size or trained
+    room = max(size - n_prompt, 1)
+    return replace(request.context, n_ctx=size + room * (request.samples - 1), n_sequences=request.samples)
+
+
+def _answer_limit(request: Request, options: ContextOptions, n_prompt: int) -> int:
+    """Positions that one answer may use, its prompt included."""
+    if options.n_sequences == 1:
+        return options.n_ctx
+    room = (options.n_ctx - n_prompt) // options.n_sequences
+    return n_prompt + max(room, 0)
+
+
+# --- the stream folded into one result ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer."""
+
+    index: int
+    text: str
+    reasoning: str | None
+    finish_reason: FinishReason
+    seed: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds, and tokens per second."""
+
+    load: float
+    prompt: float
+    generation: float
+    prompt_per_second: float
+    generation_per_second: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The whole result, as `--json` shows it. `choices` is there with several samples only."""
+
+    model: str
+    mode: Mode
+    prompt_tokens: int
+    completion_tokens: int
+    text: str
+    reasoning: str | None
+    finish_reason: FinishReason
+    seed: int
+    n_ctx: int
+    timings: Timings
+    sampling: Mapping[str, Any]
+    choices: tuple[Choice, ...] | None = None
+
+    def endings(self) -> list[Ending]:
+        answers = self.choices or (self,)
+        return [
+            Ending(
+                answer.finish_reason, self.n_ctx, answer.completion_tokens, answer.reasoning is not None, bool(answer.text)
+            )
+            for answer in answers
+        ]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one answer ended, for `verdict`."""
+
+    reason: FinishReason
+    n_ctx: int
+    n_tokens: int
+    reasoned: bool
+    answered: bool
+
+
+def fold(events: Iterable[Event]) -> Completion:
+    """The blocking form of `complete`."""
+    started: Started | None = None
+    texts: dict[int, list[bytes]] = {}
+    thoughts: dict[int, list[bytes]] = {}
+    ends: dict[int, Finish] = {}
+    for event in events:
+        if isinstance(event, Started):
+            started = event
+            continue
+        index, item = event
+        if isinstance(item, Finish):
+            ends[index] = item
+        else:
+            (thoughts if item.reasoning else texts).setdefault(index, []).append(item.data)
+    assert started is not None
+    choices = tuple(
+        Choice(
+            index=index,
+            text=b"".join(texts.get(index, [])).decode("utf-8", "replace"),
+            reasoning=b"".join(thoughts[index]).decode("utf-8", "replace") if index in thoughts else None,
+            finish_reason=ends[index].reason,
+            seed=ends[index].seed,
+            completion_tokens=ends[index].stats.completion_tokens,
+        )
+        for index in sorted(ends)
+    )
+    return _completion(started, choices, ends)
+
+
+def _completion(started: Started, choices: tuple[Choice, ...], ends: Mapping[int, Finish]) -> Completion:
+    first, stats = choices[0], [end.stats for end in ends.values()]
+    tokens = sum(s.completion_tokens for s in stats)
+    prompt = max(s.prompt_seconds for s in stats)
+    generation = max(s.generation_seconds for s in stats)
+    decodes = max(tokens - len(stats), 0)
+    return Completion(
+        model=started.model,
+        mode=started.mode,
+        prompt_tokens=started.n_prompt,
+        completion_tokens=tokens,
+        text=first.text,
+        reasoning=first.reasoning,
+        finish_reason=first.finish_reason,
+        seed=first.seed,
+        n_ctx=started.n_ctx,
+        timings=Timings(
+            load=round(stats[0].load_seconds, 4),
+            prompt=round(prompt, 4),
+            generation=round(generation, 4),
+            prompt_per_second=round(started.n_prompt / prompt, 2) if prompt else 0.0,
+            generation_per_second=round(decodes / generation, 2) if generation else 0.0,
+        ),
+        sampling={name: value for name, value in vars(started.sampling).items() if name != "seed"},
+        choices=choices if len(choices) > 1 else None,
+    )
+
+
+def verdict(endings: Iterable[Ending]) -> None:
+    """What the ends of the answers mean for the process: nothing, a signal, or ContextFull (code 8)."""
+    for end in endings:
+        if end.reason == "interrupted":
+            signals.check()
+        if end.reason == "context":
+            raise ContextFull(
+                f"the context of {end.n_ctx} tokens is full; the text ends there",
+                hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
+            )
+        if end.reasoned and not end.answered:
+            raise ContextFull(
+                f"after {end.n_tokens} tokens the model was still reasoning; there is no answer",
+                hint="a larger -n, or --no-think",
+            )

@@ -1,0 +1,59 @@
+"""The parts of a prompt, joined: files, standard input, the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llamacli.errors import StorageError, UsageError
+
+
+def gather(
+    argument: str | None, files: Sequence[Path], piped: bytes | None, *, raw: bool = False, replace_invalid: bool = False
+) -> str:
+    """One text: what stays the same from call to call comes first, so that its evaluation can be reused.
+
+    One final newline of each file and of standard input is dropped. Parts are joined by a blank line, with `raw` by
+    nothing. Raises UsageError where there is nothing at all, a file is missing, or a part is no UTF-8.
+    """
+    parts = [_decode(_read(path), str(path), replace_invalid) for path in files]
+    if piped:
+        parts.append(_decode(piped, "standard input", replace_invalid))
+    parts = [_without_final_newline(part) for part in parts]
+    if argument is not None:
+        parts.append(_encodable(argument, replace_invalid))
+    if not any(parts) and argument is None:
+        raise UsageError("nothing to complete", hint='llamacli complete "Once upon a time", or pipe a text into it')
+    return ("" if raw else "\n\n").join(part for part in parts if part)
+
+
+def _without_final_newline(text: str) -> str:
+    return text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise UsageError(f"--file {path}: it is a folder") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"--file {path}: no such file") from error
+    except OSError as error:
+        raise StorageError(f"--file {path}: {error.strerror}") from error
+
+
+def _decode(data: bytes, name: str, replace_invalid: bool) -> str:
+    """UTF-8 to text, a byte-order mark dropped. Raises UsageError with the place of the first wrong byte."""
+    try:
+        return data.decode("utf-8-sig", "replace" if replace_invalid else "strict")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{name} is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}",
+            hint="--replace-invalid reads it all the same, with U+FFFD for what is no UTF-8",
+        ) from error
+
+
+def _encodable(argument: str, replace_invalid: bool) -> str:
+    """Bytes of an argument that are no UTF-8 reach Python as lone surrogates."""
+    return _decode(argument.encode("utf-8", "surrogateescape"), "the prompt", replace_invalid)

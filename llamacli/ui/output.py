@@ -1,0 +1,118 @@
+"""Where results go: human (a terminal), plain (a pipe) or json. Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Literal
+
+from llamacli.ui.sanitize import for_terminal, json_for_terminal
+
+Mode = Literal["human", "plain", "json"]
+
+
+def is_terminal(stream: IO[Any] | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def colours(stream: IO[Any] | None) -> bool:
+    """Whether this stream may get colours: https://no-color.org and TERM=dumb are obeyed."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def dim(text: str, stream: IO[Any]) -> str:
+    return f"\x1b[2m{text}\x1b[22m" if text and colours(stream) else text
+
+
+class Output:
+    """The one sink of a command."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.mode: Mode = "json" if as_json else "human" if is_terminal(sys.stdout) else "plain"
+
+    def text(self, data: bytes) -> None:
+        """A piece of the model's text, at once. In a pipe its bytes as they are; on a terminal made harmless."""
+        if is_terminal(sys.stdout):
+            sys.stdout.write(for_terminal(data.decode("utf-8", "replace")))
+            sys.stdout.flush()
+        else:
+            self.data(data)
+
+    def data(self, data: bytes) -> None:
+        """Bytes for a pipe, at once."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def document(self, result: Any) -> None:
+        """One JSON document. A dataclass gives all its fields, null for what does not apply."""
+        text = json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        if is_terminal(sys.stdout):
+            self.text(json_for_terminal(text).encode())
+        else:
+            self.data(text.encode("utf-8", "replace"))
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table on a terminal, TSV with a header line in a pipe."""
+        if self.mode == "plain":
+            lines = ["\t".join(_cell(value) for value in row) for row in (header, *rows)]
+            self.data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in header:
+            table.add_column(name, justify="right" if _numeric(header.index(name), rows) else "left")
+        for row in rows:
+            table.add_row(*(Text(for_terminal(_cell(value))) for value in row))
+        Console(file=sys.stdout).print(table)
+
+
+def _numeric(column: int, rows: Sequence[Sequence[object]]) -> bool:
+    return all(isinstance(row[column], (int, float)) for row in rows)
+
+
+def _cell(value: object) -> str:
+    """One field of a TSV line: no tab or line break can end it early."""
+    return str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n") if value is not None else ""
+
+
+def _plain(value: Any) -> Any:
+    """What json.dumps takes: dataclasses and mappings as objects, bytes replaced, non-finite numbers as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: _plain(item) for name, item in fields}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+def note(text: str, *, style: str = "") -> None:
+    """One line for a person, on stderr; foreign text in it is made harmless. `style`: "", "dim", "error" or "hint"."""
+    if sys.stderr is None:
+        return
+    line = for_terminal(text)
+    try:
+        if style == "dim":
+            line = dim(line, sys.stderr)
+        elif style and colours(sys.stderr):
+            label, _, rest = line.partition(":")
+            line = f"\x1b[{'1;31' if style == 'error' else '1;36'}m{label}:\x1b[0m{rest}"
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # standard error is closed: there is nobody to tell

@@ -1,0 +1,66 @@
+"""Bars and spinners: on stderr, only on a terminal, and only for what takes longer than a moment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from llamacli import signals
+from llamacli.ui.output import is_terminal
+
+#: Seconds of work before a bar appears: what is done sooner needs none, and rich is not imported for it.
+DELAY = 0.4
+
+
+class Bar:
+    """A bar that appears after DELAY seconds and leaves nothing behind."""
+
+    def __init__(self, label: str, total: float = 1.0, *, enabled: bool = True) -> None:
+        self._label, self._total = label, total
+        self._enabled = enabled and is_terminal(sys.stderr)
+        self._began = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def update(self, done: float) -> None:
+        """`done` of `total`."""
+        if not self._enabled:
+            return
+        if self._bar is None:
+            if time.monotonic() - self._began < DELAY or done >= self._total:
+                return
+            self._show()
+        self._bar.update(self._task, completed=done)
+        if done >= self._total:
+            self.close()
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(self._label, total=self._total)
+        signals.cursor_hidden = True
+        self._bar.start()
+
+    def close(self) -> None:
+        self._enabled = False
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            signals.cursor_hidden = False
+
+    def __enter__(self) -> Bar:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
