@@ -65,7 +65,7 @@ class Command(typer.core.TyperCommand):
         short = argument[:2]
         if not re.match(r"-[a-zA-Z].", argument) or not takes_value.get(short):
             return
-        if options[short].type_descriptor.annotation in (int, float):
+        if options[short].type.name.startswith(("int", "float")):
             return  # -n60 can mean only one thing
         meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])
         suggestion = f"did you mean {meant[0]}? " if meant else ""
@@ -147,6 +147,8 @@ def report(message: str, hint: str | None, code: int) -> int:
 def _usage_message(error: typer.TyperException) -> tuple[str, str | None]:
     message = error.format_message().strip().rstrip(".")
     message = re.sub(r"^Invalid value: ", "", message)
+    message = re.sub(r"is not a valid int\w*( range)?", "is no whole number", message)
+    message = re.sub(r"is not a valid float( range)?", "is no number", message)
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "llamacli"

@@ -65,14 +65,16 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+ModelFlag = Annotated[
+    str | None, typer.Option("-m", "--model", metavar="PATH", help="The model: a GGUF file.", envvar="LLAMACLI_MODEL")
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelFlags:
     """Which model, and how it is loaded and run."""
 
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", metavar="PATH", help="The model: a GGUF file.", envvar="LLAMACLI_MODEL"),
-    ] = None
+    model: ModelFlag = None
     ctx_size: Annotated[
         int | None,
         typer.Option(

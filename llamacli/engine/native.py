@@ -222,6 +222,11 @@ def device_table() -> list[tuple[int, Device]]:
     return found
 
 
+def devices() -> list[Device]:
+    """All devices of this build, the CPU among them."""
+    return [device for _, device in device_table()]
+
+
 def buffer_types() -> dict[str, int]:
     """Names of the devices' buffer types → handles, for tensor overrides."""
     handles = [ggml.ggml_backend_dev_buffer_type(handle) for handle, _ in device_table()]

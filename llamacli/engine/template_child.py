@@ -1,7 +1,7 @@
 """A chat template rendered in a process of its own, with bounds on time, memory and output.
 
-A template comes with a model file, so it is foreign code: the sandbox keeps it from the system, but not from looping for
-ever or from allocating gigabytes inside one C call, where no thread could stop it. Only a process can be killed.
+A template comes with a model file, so it is foreign code. The sandbox keeps it from the system, but not from looping
+for ever or from allocating gigabytes inside one C call, where no thread could stop it. Only a process can be killed.
 
 `render_in_child` is the parent's side, `main` the child's. Job and answer travel as JSON through pipes. jinja2 is
 imported in the child only.
