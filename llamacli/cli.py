@@ -65,11 +65,11 @@ class Command(typer.core.TyperCommand):
         short = argument[:2]
         if not re.match(r"-[a-zA-Z].", argument) or not takes_value.get(short):
             return
-        if options[short].type.name.startswith(("int", "float")):
+        if options[short].type.name.startswith(("int", "float")) and re.match(r"-[a-zA-Z]=?-?[\d.]", argument):
             return  # -n60 can mean only one thing
         meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])
         suggestion = f"did you mean {meant[0]}? " if meant else ""
-        raise typer.BadParameter(f"no such option: {argument}; {suggestion}(the text of {short} goes after a space)")
+        raise typer.BadParameter(f"no such option: {argument}; {suggestion}(the value of {short} goes after a space)")
 
     def _refuse_seed(self, name: str, value: str) -> None:
         """`-s` is the seed in llama.cpp and the system message here, as in llm."""

@@ -17,7 +17,7 @@ Value = Any
 
 
 def spm_tokens() -> list[str]:
-    """About 300 tokens: three special ones, the 256 bytes, then letters and a few words as SentencePiece writes them."""
+    """About 300 tokens: three special ones, the 256 bytes, letters and a few words as SentencePiece writes them."""
     special = ["<unk>", "<s>", "</s>"]
     letters = [*"▁etaoinshrdlucmwfgypbvkjxqz.,!?'\"-", "▁t", "▁th", "▁the", "▁Once", "▁upon", "▁a", "he", "in"]
     return [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]

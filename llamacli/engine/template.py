@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.engine.template_child import OUTPUT_LIMIT, Job, RenderFailed, render_in_child
-from llamacli.engine.template_tokens import Hidden, longest_first, split_at_tokens
+from llamacli.engine.template_tokens import ControlTokens, Hidden
 from llamacli.engine.types import Message, Prompt, SpecialToken
-from llamacli.errors import BadModelFile
+from llamacli.errors import BadModelFile, printable
 
 HINT = "use --raw to continue the text without the template"
 SHOWN_CHARACTERS = 200
@@ -45,7 +45,7 @@ class Template:
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.source = source
-        self.special = longest_first(special)
+        self.control = ControlTokens(special)
         self.bos = bos
         self.eos = eos
         self._clock = clock
@@ -64,7 +64,7 @@ class Template:
         Raises BadModelFile, in one line, for whatever the template does wrong or refuses; EngineError if no child
         process can be started.
         """
-        hidden = Hidden(self.special, _strings([*map(_fields, messages), variables]), [self.source])
+        hidden = Hidden(self.control, _strings([*map(_fields, messages), variables]), [self.source])
         job = Job(
             source=self.source,
             messages=_hide_in_messages(messages, hidden.hide, hidden),
@@ -82,7 +82,8 @@ class Template:
         try:
             rendered = self._render(jobs)
         except RenderFailed as error:
-            raise BadModelFile(_one_line(error.what, hidden.unhide(error.detail)), hint=HINT) from error
+            detail = printable(hidden.unhide(error.detail), SHOWN_CHARACTERS)
+            raise BadModelFile(f"{error.what}: {detail}" if detail else error.what, hint=HINT) from error
         return self._prompt(rendered, hidden)
 
     def _render(self, jobs: Sequence[Job]) -> list[str]:
@@ -99,9 +100,9 @@ class Template:
 
         So the first one counts, unless its control tokens are not those of the second.
         """
-        text, fragments = rendered[0], split_at_tokens(rendered[0], self.special)
+        text, fragments = rendered[0], self.control.split(rendered[0])
         for safe in rendered[1:]:
-            safe_fragments = split_at_tokens(safe, self.special)
+            safe_fragments = self.control.split(safe)
             if _ids(safe_fragments) != _ids(fragments):
                 text, fragments = safe, safe_fragments
         return Prompt(
@@ -177,11 +178,3 @@ def _ids(fragments: Sequence[str | int]) -> list[int]:
 def _encodable(text: str) -> str:
     """Without lone surrogates, which a template can write but no tokenizer can read."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-
-
-def _one_line(what: str, detail: str) -> str:
-    """Our words and the template's, which may hold anything: escaped and cut short."""
-    if not detail:
-        return what
-    shown = detail if len(detail) <= SHOWN_CHARACTERS else detail[:SHOWN_CHARACTERS] + "…"
-    return f"{what}: {''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in shown)}"

@@ -33,9 +33,10 @@ START_LIMIT = 30.0  # seconds for the interpreter to start, on a cold and busy m
 POLL_SECONDS = 0.02
 DETAIL_LIMIT = 4000  # characters of a template's own words that are carried home
 
-#: Room that a conversation itself needs, so that a large document is never blamed on the template: up to 4 bytes a
-#: character in each of the copies that a rendering holds.
+#: What a conversation itself needs, so that a large document is not blamed on the template: up to 4 bytes a character
+#: in each of the copies that a rendering holds, and a second for 10 MB.
 MEMORY_PER_INPUT_BYTE = 24
+SECONDS_PER_INPUT_BYTE = 1e-7
 
 #: Elsewhere the limit is not enforced (macOS) or missing (Windows): there the parent looks at the resident memory.
 HAS_RLIMIT_AS = sys.platform == "linux"
@@ -120,7 +121,7 @@ def _converse(process: subprocess.Popen[bytes], request: bytes) -> list[str]:
     writer.start()
     reader.start()
     try:
-        _watch(process, reader, ready, MEMORY_LIMIT + MEMORY_PER_INPUT_BYTE * len(request))
+        _watch(process, reader, ready, len(request))
         if len(answer) > limit:
             raise RenderFailed(TOO_MUCH_OUTPUT)
         return _texts(bytes(answer), process.wait())
@@ -144,10 +145,9 @@ def _read(process: subprocess.Popen[bytes], answer: bytearray, ready: threading.
         ready.set()
 
 
-def _watch(
-    process: subprocess.Popen[bytes], reader: threading.Thread, ready: threading.Event, memory_limit: int
-) -> None:
+def _watch(process: subprocess.Popen[bytes], reader: threading.Thread, ready: threading.Event, input_size: int) -> None:
     """Returns when the child has said everything; raises RenderFailed when it goes beyond its bounds."""
+    memory_limit = MEMORY_LIMIT + MEMORY_PER_INPUT_BYTE * input_size
     deadline = time.monotonic() + START_LIMIT
     baseline: int | None = None
     while True:
@@ -155,7 +155,7 @@ def _watch(
         if not reader.is_alive():
             return
         if baseline is None and ready.is_set():
-            deadline = time.monotonic() + TIME_LIMIT
+            deadline = time.monotonic() + TIME_LIMIT + SECONDS_PER_INPUT_BYTE * input_size
             baseline = resident_bytes(process.pid)
         if time.monotonic() > deadline:
             raise RenderFailed(TOOK_TOO_LONG) if ready.is_set() else EngineError(NOT_STARTED)
@@ -199,7 +199,7 @@ def main(jobs: list[dict[str, Any]], rlimit: bool) -> None:
     """The child: jobs in, one answer out, end of process."""
     from llamacli.engine import template_jinja
 
-    _limit_this_process(MEMORY_PER_INPUT_BYTE * sum(map(_characters, jobs)), rlimit)
+    _limit_this_process(sum(map(_characters, jobs)), rlimit)
     out = sys.stdout.buffer
     out.write(b"\n")  # "ready": JSON allows white space in front
     out.flush()
@@ -218,15 +218,16 @@ def _characters(fields: dict[str, Any]) -> int:
     return sum(len(value) for message in fields["messages"] for value in message.values())
 
 
-def _limit_this_process(spare: int, rlimit: bool) -> None:
+def _limit_this_process(input_size: int, rlimit: bool) -> None:
     if sys.platform == "win32":
         return
     import resource
     import signal
 
-    signal.alarm(int(TIME_LIMIT) + 2)  # should the parent be killed, nobody else would end an endless loop
+    # Should the parent be killed, nobody else would end an endless loop.
+    signal.alarm(int(TIME_LIMIT + SECONDS_PER_INPUT_BYTE * 4 * input_size) + 2)
     if rlimit:
         size = int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        limit = size + MEMORY_LIMIT + spare
+        limit = size + MEMORY_LIMIT + MEMORY_PER_INPUT_BYTE * input_size
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -2,12 +2,12 @@
 
 Text that looks like a control token (`<|im_start|>`) is one only where the template wrote it. In the messages it is
 replaced by a private-use character while the template runs (`Hidden`), the output is split at what control tokens it
-then holds (`split_at_tokens`), and the messages' own text is put back.
+then holds (`ControlTokens.split`), and the messages' own text is put back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from llamacli.engine.types import SpecialToken
@@ -19,23 +19,42 @@ WHITE_SPACE = " \t\n\v\f\r"
 PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
-def longest_first(special: Iterable[SpecialToken]) -> list[SpecialToken]:
-    """llama.cpp's order (bytes, not characters); tokens without text match nowhere."""
-    return sorted((token for token in special if token.text), key=lambda token: -len(token.text.encode()))
+class ControlTokens:
+    """The control tokens of a vocabulary, prepared for finding which of them a text holds.
 
-
-def split_at_tokens(text: str, special: Sequence[SpecialToken]) -> list[str | int]:
-    """Text and token ids as `llama_tokenize` splits them before it tokenises (`tokenizer_st_partition`).
-
-    `special` in the order of `longest_first`: the longest token is looked for in the whole text before the next one.
-    No fragment is empty, no two strings are neighbours.
+    Vocabularies have up to thousands of them, most reserved for nothing, and texts may be long: so a text is searched
+    once for each pair of characters that tokens start with (`<|`), not once for each token.
     """
-    fragments: list[str | int] = [text] if text else []
-    for token in special:
-        if token.text in text:
+
+    def __init__(self, special: Iterable[SpecialToken]) -> None:
+        # llama.cpp's order (bytes, not characters); a token without text matches nowhere.
+        self.longest_first = sorted((t for t in special if t.text), key=lambda token: -len(token.text.encode()))
+        self._by_start: dict[str, set[str]] = {}
+        for token in self.longest_first:
+            self._by_start.setdefault(token.text[:2], set()).add(token.text)
+
+    def occurring_in(self, text: str) -> list[SpecialToken]:
+        """Those that occur, longest first."""
+        found: set[str] = set()
+        for start, tokens in self._by_start.items():
+            lengths = {len(token) for token in tokens}
+            at = text.find(start)
+            while at >= 0:
+                found |= tokens.intersection([text[at : at + length] for length in lengths])
+                at = text.find(start, at + 1)
+        return [token for token in self.longest_first if token.text in found]
+
+    def split(self, text: str) -> list[str | int]:
+        """Text and token ids as `llama_tokenize` splits them before it tokenises (`tokenizer_st_partition`).
+
+        The longest token is looked for in the whole text before the next one. No fragment is empty, no two strings are
+        neighbours.
+        """
+        fragments: list[str | int] = [text] if text else []
+        for token in self.occurring_in(text):
             parts = ([part] if isinstance(part, int) else _split_at(part, token) for part in fragments)
             fragments = list(chain.from_iterable(parts))
-    return fragments
+        return fragments
 
 
 def _split_at(text: str, token: SpecialToken) -> Iterator[str | int]:
@@ -62,12 +81,13 @@ class Hidden:
     JSON and `repr` may escape it, which `unhide` knows. `reserved` are further texts that placeholders must not be in.
     """
 
-    def __init__(self, special: Sequence[SpecialToken], messages: Iterable[str], reserved: Iterable[str]) -> None:
+    def __init__(self, control: ControlTokens, messages: Iterable[str], reserved: Iterable[str]) -> None:
         foreign = "\0".join(messages)
-        taken = "\0".join([foreign, *reserved, *(token.text for token in special)])
+        tokens = [token.text for token in control.longest_first]
+        taken = "\0".join([foreign, *reserved, *tokens])
         unused = (char for char in map(chr, chain(*PRIVATE_USE)) if not any(form in taken for form in _forms(char)))
-        self._tokens = {token.text: next(unused) for token in special if token.text in foreign}
-        self._starts = {char: next(unused) for char in sorted({token.text[0] for token in special}) if char in foreign}
+        self._tokens = {token.text: next(unused) for token in control.occurring_in(foreign)}
+        self._starts = {char: next(unused) for char in sorted({token[0] for token in tokens}) if char in foreign}
 
     @property
     def may_be_forged(self) -> bool:

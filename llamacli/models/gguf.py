@@ -513,22 +513,50 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+_MAX_WINDOW = 1 << 26
 _BYTE_TOKEN = 6  # LLAMA_TOKEN_TYPE_BYTE
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # GGML_ASSERT(n_expert > 0), or an integer division by n_expert_used
-_MOE_ARCHITECTURES = frozenset(
-    ("bailingmoe2", "glm4moe", "grovemoe", "lfm2moe", "llada-moe", "mellum", "qwen2moe", "qwen35moe", "qwen3moe",
-     "qwen3next", "qwen3vlmoe", "rnd1", "smallthinker")
-)  # fmt: skip
-# their ggml_rope_multi asserts that the three sections are not all empty
-_MROPE_ARCHITECTURES = frozenset(
-    ("paddleocr", "qwen2vl", "qwen35", "qwen35moe", "qwen3tts", "qwen3vl", "qwen3vlmoe", "qwen4exp")
+_MOE_ARCHITECTURES = _names(
+    """
+    bailingmoe2 glm4moe grovemoe lfm2moe llada-moe mellum qwen2moe qwen35moe qwen3moe qwen3next qwen3vlmoe rnd1
+    smallthinker
+    """
 )
+# their ggml_rope_multi asserts that the three sections are not all empty
+_MROPE_ARCHITECTURES = _names("paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp")
 # n_embd / n_head(0) as integers
-_DIVIDE_BY_HEADS = frozenset(("gemma2", "gemma3", "olmo2", "phimoe"))
+_DIVIDE_BY_HEADS = _names("gemma2 gemma3 olmo2 phimoe")
 # d_inner / n_group or n_v_heads % n_group as integers
-_DIVIDE_BY_GROUPS = frozenset(
-    ("falcon-h1", "granitehybrid", "mamba2", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next")
+_DIVIDE_BY_GROUPS = _names("falcon-h1 granitehybrid mamba2 nemotron_h nemotron_h_moe qwen35 qwen35moe qwen3next")
+# GGML_ASSERT(n_embd_head == hparams.n_embd_head_k()) when their graph is built: heads of keys and values are alike
+_EVEN_HEADS = _names(
+    """
+    afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm cohere2
+    cohere2moe command-r dbrx deci deepseek dflash dots1 dream eagle3 ernie4_5 ernie4_5-moe eurobert exaone falcon
+    glm4 glm4moe gpt2 gptneox granite granite_swa granitehybrid granitemoe graniteswitch grok grovemoe hunyuan-dense
+    hunyuan-moe hunyuan_vl hy_v3 internlm2 jais jais2 jina-bert-v2 jina-bert-v3 laguna llada llada-moe llama llama-
+    embed llama4 maincoder mellum minicpm minimax-01 minimax-m2 minimax-m3 mistral3 modern-bert mpt muse-glimmer
+    nanbeige nemotron nemotron_h nemotron_h_moe neo-bert nomic-bert nomic-bert-moe olmo olmo2 olmoe openelm orion
+    paddleocr pangu-embedded phi2 phi3 phimoe plamo pockettts qwen qwen2 qwen2moe qwen2vl qwen3 qwen35 qwen35moe
+    qwen3moe qwen3next qwen3vl qwen3vlmoe qwen4exp refact rnd1 seed_oss smallthinker smollm3 spark2_5 stablelm
+    starcoder starcoder2 t5 t5encoder xverse
+    """
+)
+# GGML_ASSERT(n_embd_head == n_rot): RoPE turns whole heads
+_WHOLE_ROPE = _names(
+    """
+    apertus arcee arctic baichuan chameleon codeshell cogvlm cohere2moe dbrx deci deepseek dots1 dream ernie4_5
+    ernie4_5-moe exaone exaone-moe exaone4 falcon granite granite_swa granitemoe graniteswitch grok grovemoe
+    hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 internlm2 jais2 llada llada-moe llama llama-embed llama4 maincoder
+    mellum minicpm mistral3 olmo olmo2 olmoe orion paddleocr pangu-embedded plamo pockettts qwen2 qwen2moe qwen2vl
+    qwen3 qwen3moe qwen3vl qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie xverse
+    """
 )
 
 
@@ -607,22 +635,71 @@ def _check_rope_scaling(header: Header) -> None:
             raise _bad(header.path, f"rope.scaling.type is {escaped(repr(scaling))}, which llama.cpp does not know")
 
 
-def _check_rope_dimensions(header: Header) -> None:
-    """GGML_ASSERT(n_dims <= ne0), (n_dims % 2 == 0) and (sections[0] > 0 || …) in ggml_rope."""
+def _check_head_dimensions(header: Header) -> None:
+    """GGML_ASSERT(n_dims <= ne0) and (n_dims % 2 == 0) in ggml_rope, and what architectures assert of their heads."""
     heads, n_embd = header.per_layer("attention.head_count"), header.hparam("embedding_length")
-    if heads and isinstance(heads[0], int) and heads[0] > 0 and isinstance(n_embd, int):
-        head_dim: object = header.hparam("attention.key_length") or n_embd // heads[0]
-        n_rot: object = header.hparam("rope.dimension_count") or head_dim
-        for suffix in ("", "_swa"):
-            head_dim = header.hparam(f"attention.key_length{suffix}") or head_dim
-            n_rot = header.hparam(f"rope.dimension_count{suffix}") or n_rot
-            if isinstance(head_dim, int) and isinstance(n_rot, int) and (n_rot > head_dim or n_rot % 2):
-                raise _bad(header.path, f"RoPE turns {n_rot:,} of the {head_dim:,} dimensions of an attention head")
-    sections = header.hparam("rope.dimension_sections")
-    if header.architecture in _MROPE_ARCHITECTURES and (
-        not isinstance(sections, Array) or not any(n > 0 for n in sections.values()[:3] if isinstance(n, int))
-    ):
-        raise _bad(header.path, "rope.dimension_sections is missing or empty")
+    if not heads or not isinstance(heads[0], int) or heads[0] <= 0 or not isinstance(n_embd, int):
+        return
+    key = _number(header, "attention.key_length", n_embd // heads[0])
+    value = _number(header, "attention.value_length", n_embd // heads[0])
+    n_rot = _number(header, "rope.dimension_count", key)
+    key_swa = _number(header, "attention.key_length_swa", key)  # of layers with a sliding window
+    n_rot_swa = _number(header, "rope.dimension_count_swa", n_rot)
+    for rot, dim in ((n_rot, key), (n_rot_swa, key_swa)):
+        if rot > dim or rot % 2:
+            raise _bad(header.path, f"RoPE turns {rot:,} of the {dim:,} dimensions of an attention head")
+    if (key_swa, n_rot_swa) != (key, n_rot):
+        return
+    if value != key and header.architecture in _EVEN_HEADS:
+        raise _bad(header.path, f"the heads of keys have {key:,} dimensions, those of values {value:,}")
+    if n_rot != value and header.architecture in _WHOLE_ROPE:
+        raise _bad(header.path, f"RoPE turns {n_rot:,} of the {value:,} dimensions of an attention head")
+    if header.architecture in _WHOLE_ROPE or header.architecture == "gpt-oss":
+        _check_head_tensors(header, key)
+
+
+_HEADS_OF = re.compile(r"blk\.(\d+)\.attn_([qk])\.weight")
+
+
+def _check_head_tensors(header: Header, head_dim: int) -> None:
+    """GGML_ASSERT(ggml_nelements(a) == ne0*ne1*ne2) in ggml_reshape_3d, where the heads are told apart."""
+    counts = {"q": header.per_layer("attention.head_count")}
+    counts["k"] = header.per_layer("attention.head_count_kv") or counts["q"]
+    for tensor in header.tensors:
+        if found := _HEADS_OF.fullmatch(tensor.name):
+            per_layer, layer = counts[found[2]], int(found[1])
+            n_head = per_layer[layer if layer < len(per_layer) else 0]
+            if isinstance(n_head, int) and tensor.shape[1:] != (n_head * head_dim,):
+                heads = f"{n_head:,} heads of {head_dim:,} dimensions"
+                raise _bad(header.path, f"the tensor {tensor.name} has the shape {_shape(tensor.shape)}, not {heads}")
+
+
+def _number(header: Header, name: str, default: int) -> int:
+    value = header.hparam(name)
+    return value if isinstance(value, int) else default
+
+
+def _check_rope_sections(header: Header) -> None:
+    """GGML_ASSERT(sections[0] > 0 || …) and (sect_dims <= ne0) in ggml_rope_multi; a division by their sum."""
+    sections = [n for n in header.per_layer("rope.dimension_sections") if isinstance(n, int)]
+    sections = 4 * sections if len(sections) == 1 else sections  # llama.cpp repeats a single number
+    heads, n_embd = header.per_layer("attention.head_count"), header.hparam("embedding_length")
+    shown = escaped(", ".join(str(n) for n in sections[:8]))
+    if not any(n > 0 for n in sections[:3]) and header.architecture in _MROPE_ARCHITECTURES:
+        raise _bad(header.path, f"rope.dimension_sections is {shown or 'missing'}: no section has dimensions")
+    if sections and heads and isinstance(heads[0], int) and heads[0] > 0 and isinstance(n_embd, int):
+        head_dim = _number(header, "attention.key_length", n_embd // heads[0])
+        if min(sections) < 0 or sum(sections[:4]) > head_dim:
+            raise _bad(header.path, f"rope.dimension_sections is {shown} for heads of {head_dim:,} dimensions")
+
+
+def _check_sliding_window(header: Header) -> None:
+    """GGML_ASSERT(hparams.is_swa_any()), and 4 bytes for each position of the window when the mask is made."""
+    window, pattern = header.hparam("attention.sliding_window"), header.hparam("attention.sliding_window_pattern")
+    if isinstance(window, int) and window > _MAX_WINDOW:
+        raise _bad(header.path, f"attention.sliding_window is {window:,} tokens; at most {_MAX_WINDOW:,} is plausible")
+    if window and type(pattern) is int and pattern == 1:
+        raise _bad(header.path, "attention.sliding_window_pattern is 1: no layer has a sliding window")
 
 
 def _check_epsilon(header: Header) -> None:
@@ -660,8 +737,11 @@ def _check_tokens(header: Header) -> None:
     known = {_token_text(text, i) if not text or 0 in text else text for i, text in enumerate(texts)}
     if len(known) < len(texts):
         raise _twice(header.path, texts)
-    if header.text("tokenizer.ggml.model") == "llama":
+    model = header.text("tokenizer.ggml.model")
+    if model == "llama":
         _check_byte_tokens(header.path, known)
+    if model == "rwkv":
+        _check_rwkv_tokens(header.path, known)
 
 
 def _twice(path: Path, texts: list[bytes]) -> BadModelFile:
@@ -689,6 +769,22 @@ def _check_byte_tokens(path: Path, known: set[bytes]) -> None:
 
 def _token_text(text: bytes, token: int) -> bytes:
     return text.partition(b"\0")[0] or b"[EMPTY_%d]" % token
+
+
+_RWKV_ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))", re.DOTALL)
+_RWKV_ESCAPES = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+
+
+def _check_rwkv_tokens(path: Path, known: set[bytes]) -> None:
+    """An endless loop that eats the memory: a byte that begins a token, but is none, is never passed."""
+
+    def unescaped(found: re.Match[bytes]) -> bytes:
+        return bytes([int(found[1], 16)]) if found[1] else _RWKV_ESCAPES.get(found[2], found[2])
+
+    texts = {_RWKV_ESCAPE.sub(unescaped, text) if b"\\" in text else text for text in known}
+    missing = {text[:1] for text in texts} - texts
+    if missing:
+        raise _bad(path, f"{len(missing)} bytes begin a token, but are no tokens themselves ({min(missing)!r})")
 
 
 class _Special(NamedTuple):
@@ -747,10 +843,9 @@ def _check_has_weights(header: Header) -> None:
 _NO_WEIGHTS = frozenset({9, 15, 24, 25, 26, 27, 28})  # Q8_1, Q8_K, I8, I16, I32, I64, F64
 _INTEGERS = frozenset({26, 27})
 _INTEGER_TENSORS = ("d2t", "t2d", "tid2eid.weight", "tid2eid", "position_ids")  # token ids and expert ids
-# What is added or multiplied element by element, and factors of ggml_rope_ext and ggml_ssm_conv. A float type at least
-# for the rest: llama.cpp's own converter writes all of them in F32.
-_F32_ONLY = ("norm.weight", "norm.bias", ".bias", "rope_freqs.weight", "rope_factors_long.weight",
-             "rope_factors_short.weight", "ssm_conv1d.weight", "shortconv.conv.weight")  # fmt: skip
+# Vectors are added or multiplied element by element, where the CPU knows F32 only; so do these, whatever their shape.
+# llama.cpp's own converter writes all of them in F32.
+_F32_ONLY = ("norm.weight", ".bias", ".scale", "ssm_a", "ssm_d", "ssm_conv1d.weight", "shortconv.conv.weight")
 
 
 def _check_tensor_types(header: Header) -> None:
@@ -762,7 +857,7 @@ def _check_tensor_types(header: Header) -> None:
         if tensor.type in _NO_WEIGHTS and not integers:
             raise _bad(header.path, f"the tensor {escaped(tensor.name)} has the type {type_name(tensor.type)}, "
                                     "which cannot hold weights")  # fmt: skip
-        if tensor.name.endswith(_F32_ONLY):
+        if (len(tensor.shape) == 1 or tensor.name.endswith(_F32_ONLY)) and not integers:
             raise _bad(header.path, f"the tensor {escaped(tensor.name)} has the type {type_name(tensor.type)}; "
                                     "llama.cpp needs F32 there")  # fmt: skip
 
@@ -823,7 +918,9 @@ _WEIGHT_CHECKS: tuple[Callable[[Header], None], ...] = (
     _check_experts,
     _check_heads,
     _check_rope_scaling,
-    _check_rope_dimensions,
+    _check_head_dimensions,
+    _check_rope_sections,
+    _check_sliding_window,
     _check_epsilon,
     _check_pooling,
     _check_tensor_types,

@@ -1,14 +1,14 @@
 """Damage a GGUF file in many ways and see how the program ends: with an exit code, a signal, or not at all.
 
-    mutants.py MODEL.gguf --count 2000 --seed 1                      run `llamacli complete` on each mutant
-    mutants.py MODEL.gguf --count 2000 --loader native --jobs 2      read_header + check, then llama.cpp in a forked child
-    mutants.py MODEL.gguf --count 2000 --loader native --no-check    what llama.cpp alone does with them
-    mutants.py MODEL.gguf --count 2000 --loader check                read_header + check only
+    mutants.py MODEL.gguf --count 2000 --seed 1             run `llamacli complete` on each mutant
+    mutants.py MODEL.gguf --loader native --jobs 2          read_header + check, then llama.cpp in a forked child
+    mutants.py MODEL.gguf --loader native --no-check        what llama.cpp alone does with them
+    mutants.py MODEL.gguf --loader check                    read_header + check only
 
 Half of the mutants are random (bytes of the header, truncations), half are structured: one to three fields that mean
 something are overwritten (counts, types, values, dimensions, offsets), or the file is taken apart and written anew as a
-well-formed one with other contents (`rebuild.py`). Files that ended the process by a signal, or not within the time limit,
-are kept in --keep and listed with the last line on stderr; the exit code is then 1. Linux and macOS (fork).
+well-formed one with other contents (`rebuild.py`). Files that ended the process by a signal, or not within the time
+limit, are kept in --keep and listed with the last line on stderr; the exit code is then 1. Linux and macOS (fork).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pathlib import Path
 from queue import Queue
 
 sys.path.insert(0, str(Path(__file__).parent))
-import rebuild  # noqa: E402
+import rebuild
 
 DEFAULT_COMMAND = f'{shlex.quote(sys.executable)} -m llamacli complete -m FILE --raw -n 4 --temp 0 "Once"'
 NATIVE_MEMORY = 8 << 30  # bytes of address space for a child that runs llama.cpp
@@ -215,7 +215,7 @@ def _end(returncode: int) -> str:
 
 def _last_line(stderr: bytes) -> str:
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    asserts = [line for line in lines if "GGML_ASSERT" in line or "ggml" in line.lower() and "error" in line.lower()]
+    asserts = [line for line in lines if "GGML_ASSERT" in line or "fatal error" in line]
     return (asserts or lines or [""])[-1][:300]
 
 
@@ -274,7 +274,7 @@ def _decode(file: Path) -> int:
     lib.llama_log_set(silence, ctypes.c_void_p(0))
     model_params = lib.llama_model_default_params()
     model_params.n_gpu_layers = 0
-    # builds by GCC 12 segfault on processors with AMX for every quantised model: it drops half of the tile configuration
+    # GCC 12 drops stores to AMX's tile configuration: such builds segfault with any quantised model
     model_params.use_extra_bufts = False
     model = lib.llama_model_load_from_file(os.fsencode(file), model_params)
     if not model:

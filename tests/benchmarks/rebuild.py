@@ -209,8 +209,12 @@ def _other_heads(file: File, rng: random.Random) -> str:
     """Numbers of heads that often agree with the shapes of the tensors."""
     arch = _arch(file)
     head_dim = rng.choice((1, 2, 4, 8, 16, 32, 64, 3, 12))
-    values = {"head_count": rng.choice((64 // head_dim, 8, 1)), "head_count_kv": rng.choice((32 // head_dim, 64 // head_dim, 4)),
-              "key_length": head_dim, "value_length": rng.choice((head_dim, head_dim, 8))}  # fmt: skip
+    values = {
+        "head_count": rng.choice((64 // head_dim, 8, 1)),
+        "head_count_kv": rng.choice((32 // head_dim, 64 // head_dim, 4)),
+        "key_length": head_dim,
+        "value_length": rng.choice((head_dim, head_dim, 8)),
+    }
     for name, value in values.items():
         file.metadata[f"{arch}.attention.{name}"] = Value(_U32, value)
     file.metadata[f"{arch}.rope.dimension_count"] = Value(_U32, rng.choice((head_dim, head_dim, 2)))

@@ -1,0 +1,416 @@
+"""`llamacli complete` as a process: pipes, JSON, prompts, parity with llama-completion, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[bytes]]
+FACTS = json.loads((Path(__file__).parent.parent / "model/llama_completion.json").read_text())
+GREEDY = ("--temp", "0", "-t", "1")
+
+
+def document(done: subprocess.CompletedProcess[bytes]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", list(FACTS["texts"]))
+def test_samplers_and_seed_equal_llama_completion(cli: Cli, stories: Path, name: str) -> None:
+    """The same options and seed give the same text, so order, defaults, random numbers and the prompt's part in
+    penalties are those of llama.cpp.
+    """
+    fact = FACTS["texts"][name]
+    options = ("-n", 48, "--seed", 3, "-t", 1, "-c", 256, *fact["options"])
+    result = document(cli("complete", "-m", stories, *options, "--json", FACTS["prompt"]))
+    assert result["text"] == fact["text"]
+
+
+def test_a_pipe_gets_the_text_and_one_final_newline(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-n", 12, *GREEDY, "Once upon a time")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b", there was a little girl named Lily. She\n"
+
+
+def test_a_pipe_gets_the_models_bytes(cli: Cli, plain: Path) -> None:
+    """A random model writes bytes that are no UTF-8; only JSON replaces them."""
+    options = ("complete", "-m", plain, "-n", 60, "--seed", 1, "--raw", "-t", 1, "x")
+    raw, shown = cli(*options), document(cli(*options, "--json"))
+    with pytest.raises(UnicodeDecodeError):
+        raw.stdout.decode()
+    assert raw.stdout.removesuffix(b"\n").decode("utf-8", "replace") == shown["text"].removesuffix("\n")
+
+
+def test_json(cli: Cli, stories: Path) -> None:
+    result = document(cli("complete", "-m", stories, "-n", 10, "--seed", 42, "--json", "Once upon a time"))
+    assert list(result) == [
+        "model",
+        "mode",
+        "prompt_tokens",
+        "completion_tokens",
+        "text",
+        "reasoning",
+        "finish_reason",
+        "seed",
+        "n_ctx",
+        "timings",
+        "sampling",
+        "choices",
+    ]
+    assert (result["mode"], result["finish_reason"], result["seed"]) == ("text", "length", 42)
+    assert (result["prompt_tokens"], result["completion_tokens"]) == (5, 10)
+    assert set(result["timings"]) == {"load", "prompt", "generation", "prompt_per_second", "generation_per_second"}
+
+
+def test_a_drawn_seed_is_told_and_repeats_the_text(cli: Cli, stories: Path) -> None:
+    first = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "Once"))
+    again = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "--seed", first["seed"], "Once"))
+    assert first["text"] == again["text"]
+    other = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "Once"))
+    assert other["seed"] != first["seed"]
+
+
+def test_several_samples(cli: Cli, stories: Path) -> None:
+    options = ("complete", "-m", stories, "-n", 12, "-t", 1, "--seed", 9)
+    result = document(cli(*options, "--samples", 4, "--json", "One day"))
+    assert [choice["index"] for choice in result["choices"]] == [0, 1, 2, 3]
+    assert [choice["seed"] for choice in result["choices"]] == [9, 10, 11, 12]
+    assert len({choice["text"] for choice in result["choices"]}) == 4
+    assert result["text"] == result["choices"][0]["text"] == document(cli(*options, "--json", "One day"))["text"]
+    pipe = cli(*options, "--samples", 4, "-0", "One day")
+    assert pipe.stdout.decode().split("\0") == [*(choice["text"] for choice in result["choices"]), ""]
+    refused = cli(*options, "--samples", 4, "One day")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"--json" in refused.stderr
+
+
+class TestPrompt:
+    """Files, then standard input, then the argument."""
+
+    def joined(self, cli: Cli, stories: Path, *arguments: object, stdin: bytes = b"") -> str:
+        done = cli("complete", "-m", stories, "-n", 0, "--echo", *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    def test_order_and_blank_lines(self, cli: Cli, stories: Path, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text("file a\n")
+        (tmp_path / "b").write_text("file b\n\n")
+        files = ("-f", tmp_path / "a", "-f", tmp_path / "b")
+        assert self.joined(cli, stories, *files, "argument", stdin=b"input\n") == (
+            "file a\n\nfile b\n\n\ninput\n\nargument"
+        )
+
+    def test_raw_joins_by_nothing(self, cli: Cli, stories: Path) -> None:
+        assert self.joined(cli, stories, "--raw", "upon a time", stdin=b"Once \n") == "Once upon a time"
+
+    def test_dash_is_standard_input_alone(self, cli: Cli, stories: Path) -> None:
+        assert self.joined(cli, stories, "-", stdin=b"input\n") == "input"
+
+    def test_prompt_as_an_option(self, cli: Cli, stories: Path) -> None:
+        assert self.joined(cli, stories, "-p", "-starts with a dash") == "-starts with a dash"
+        both = cli("complete", "-m", stories, "-p", "one", "two")
+        assert both.returncode == 2
+
+    def test_no_stdin(self, cli: Cli, stories: Path) -> None:
+        assert self.joined(cli, stories, "--no-stdin", "argument", stdin=b"unread") == "argument"
+
+    def test_a_byte_order_mark_and_crlf(self, cli: Cli, stories: Path) -> None:
+        assert self.joined(cli, stories, stdin=b"\xef\xbb\xbfinput\r\n") == "input"
+
+    def test_nul_is_text(self, cli: Cli, stories: Path) -> None:
+        result = document(cli("complete", "-m", stories, "-n", 1, "--json", stdin=b"a\0b"))
+        assert result["prompt_tokens"] >= 4
+
+    def test_nothing_at_all(self, cli: Cli, stories: Path) -> None:
+        done = cli("complete", "-m", stories)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(b"error: nothing to complete\nhint: ")
+
+    def test_invalid_utf8(self, cli: Cli, stories: Path) -> None:
+        done = cli("complete", "-m", stories, stdin=b"one\ntwo \xff")
+        assert done.returncode == 2
+        assert b"byte 0xff at offset 8, line 2" in done.stderr
+        replaced = self.joined(cli, stories, "--replace-invalid", stdin=b"one\ntwo \xff")
+        assert replaced == "one\ntwo �"
+
+    def test_closed_standard_input(self, stories: Path) -> None:
+        script = f'exec "{sys.executable}" -m llamacli complete -m "{stories}" -n 3 hi <&-'
+        done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    def test_a_pipe_that_never_closes_is_mentioned(self, stories: Path) -> None:
+        reader, writer = os.pipe()
+        try:
+            arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "hi"]
+            with subprocess.Popen(arguments, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+                assert process.stderr is not None
+                assert process.stderr.readline().startswith(b"waiting for standard input")
+                os.write(writer, b"and more\n")
+                os.close(writer)
+                writer = -1
+                assert process.wait(timeout=60) == 0
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+
+    def test_a_while_read_loop_with_no_stdin(self, stories: Path) -> None:
+        command = f'"{sys.executable}" -m llamacli complete -m "{stories}" -n 2 --temp 0 -t 1 --no-stdin "$line"'
+        script = f'printf "Once\\nOne day\\nThe\\n" | while read -r line; do {command}; done'
+        done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
+        assert done.stdout.count(b"\n") == 3
+
+
+class TestChat:
+    def test_a_template_answers_as_an_assistant(self, cli: Cli, chat: Path) -> None:
+        result = document(cli("complete", "-m", chat, "-n", 4, "--json", "-s", "Be kind.", "Hello"))
+        assert result["mode"] == "chat"
+        raw = document(cli("complete", "-m", chat, "-n", 4, "--json", "--raw", "Hello"))
+        assert raw["mode"] == "text"
+        assert raw["prompt_tokens"] < result["prompt_tokens"]
+
+    def test_a_users_control_tokens_stay_text(self, cli: Cli, chat: Path) -> None:
+        """<|im_end|> in the user's text is a dozen tokens of plain text, not one control token."""
+        counts = [
+            document(cli("complete", "-m", chat, "-n", 1, "--json", text))["prompt_tokens"]
+            for text in ("a", "a<|im_end|>")
+        ]
+        assert counts[1] - counts[0] == len("<|im_end|>")
+        raw = [
+            document(cli("complete", "-m", chat, "-n", 1, "--json", "--raw", *more, "a<|im_end|>"))["prompt_tokens"]
+            for more in ((), ("--special",))
+        ]
+        assert raw[0] - raw[1] == len("<|im_end|>") - 1
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--raw", "-s", "x"), b"--raw has no system message"),
+            (("--raw", "--chat"), b"exclude each other"),
+            (("--raw", "--think"), b"--raw"),
+            (("--special",), b"--special needs --raw"),
+            (("--think", "--no-think"), b"exclude each other"),
+            (("--think=hard",), b"one of on, low, medium, high"),
+        ],
+    )
+    def test_contradictions(self, cli: Cli, chat: Path, options: tuple[str, ...], message: bytes) -> None:
+        done = cli("complete", "-m", chat, *options, "Hello")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert message in done.stderr
+
+    def test_chat_insists(self, cli: Cli, plain: Path) -> None:
+        done = cli("complete", "-m", plain, "--chat", "Hello")
+        assert done.returncode == 2
+        assert b"has no chat template" in done.stderr
+
+    def test_a_broken_template_does_not_stop_raw(self, cli: Cli, tmp_path: Path) -> None:
+        from make_gguf import write_llama
+
+        path = write_llama(tmp_path / "broken.gguf", chat_template="{% for %}")
+        done = cli("complete", "-m", path, "-n", 2, "Hello")
+        assert (done.returncode, done.stdout) == (6, b"")
+        assert b"--raw" in done.stderr
+        assert cli("complete", "-m", path, "-n", 2, "--raw", "Hello").returncode == 0
+
+    def test_reasoning_goes_apart(self, cli: Cli, tmp_path: Path) -> None:
+        """A template that opens the reasoning, and a model that never closes it: no answer, code 8."""
+        from make_gguf import spm_tokens, write_llama
+
+        template = "{% for message in messages %}{{ message.content }}{% endfor %}<think>\n"
+        path = write_llama(tmp_path / "r.gguf", tokens=[*spm_tokens(), "<think>", "</think>"], chat_template=template)
+        end = len(spm_tokens()) + 1
+        never = ("--logit-bias", f"{end}-inf", "--logit-bias", "2-inf")
+        piped = cli("complete", "-m", path, "-n", 8, "--seed", 1, *never, "Hello")
+        assert (piped.returncode, piped.stdout) == (8, b"")
+        assert b"still reasoning" in piped.stderr
+        done = cli("complete", "-m", path, "-n", 8, "--seed", 1, *never, "--json", "Hello")
+        assert done.returncode == 8
+        result = json.loads(done.stdout)
+        assert result["text"] == ""
+        assert result["reasoning"]
+        always = ("--logit-bias", f"{end}+1000")
+        done = cli("complete", "-m", path, "-n", 1, *always, "--json", "Hello")
+        assert json.loads(done.stdout)["reasoning"] is None
+
+
+class TestSlips:
+    @pytest.mark.parametrize(
+        ("arguments", "wanted"),
+        [
+            (("-seed", "42", "hi"), b"did you mean --seed"),
+            (("-s", "42", "hi"), b"--seed 42"),
+            (("-system", "x", "hi"), b"did you mean --system"),
+            (("-temp", "0", "hi"), b"--temp"),
+            (("--sed", "42", "hi"), b"--seed"),
+            (("-n", "many", "hi"), b"'many' is no whole number"),
+            (("--temp", "warm", "hi"), b"'warm' is no number"),
+            (("-fa", "maybe", "hi"), b"auto, on, off"),
+            (("-ctk", "q9", "hi"), b"one of f32"),
+            (("-ngl", "some", "hi"), b"auto, all or a number"),
+            (("--samplers", "top_k;magic", "hi"), b"no sampler magic"),
+            (("--logit-bias", "abc", "hi"), b"ID+BIAS"),
+            (("--mirostat", "7", "hi"), b"--mirostat 7"),
+            (("--override-tensor", "nonsense", "hi"), b"REGEX=BUFFER"),
+            (("--device", "gpu99", "hi"), b"no such device"),
+            (("--main-gpu", "3", "hi"), b"--main-gpu 3"),
+            (("--lora", "nothing.gguf", "hi"), b"no such file"),
+            (("-ctv", "q8_0", "-fa", "off", "hi"), b"needs flash attention"),
+            (("-f", "nothing.txt", "hi"), b"nothing.txt: no such file"),
+            (("a", "b"), b"unexpected extra argument"),
+        ],
+    )
+    def test_refused_in_one_line(
+        self, cli: Cli, stories: Path, arguments: tuple[str, ...], wanted: bytes, tmp_path: Path
+    ) -> None:
+        done = cli("complete", "-m", stories, *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, b"")
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith(b"error: ")
+        assert all(line.startswith(b"hint: ") for line in lines[1:])
+        assert len(lines) <= 2
+        assert wanted in lines[0]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("-n3", "-t1", "hi"),
+            ("--n-predict", "3", "--temperature", "0", "hi"),
+            ("-n", "3", "-b", "4", "-ub", "2", "-fa", "on", "-ctk", "f32", "a longer prompt than one batch"),
+            ("-n", "3", "--no-mmap", "hi"),
+            ("-n", "3", "-ngl", "all", "-dev", "none", "hi"),
+            ("-n", "3", "--n-cpu-moe", "2", "hi"),
+            ("-n", "3", "-ot", "ffn=CPU", "hi"),
+            ("-n", "3", "--", "-hi"),
+            ("-c", "0", "-n", "3", "hi"),
+        ],
+    )
+    def test_accepted(self, cli: Cli, stories: Path, arguments: tuple[str, ...]) -> None:
+        done = cli("complete", "-m", stories, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def test_usage_errors_of_the_program(self, cli: Cli) -> None:
+        for arguments in (("complet",), ("--nonsense",), ("complete", "--nonsense")):
+            done = cli(*arguments)
+            assert (done.returncode, done.stdout) == (2, b"")
+            assert done.stderr.startswith(b"error: ")
+        assert b"complete" in cli("complet").stderr
+        assert cli("-h").returncode == cli("complete", "-h").returncode == cli("--version").returncode == 0
+
+
+class TestBadModels:
+    """Each with its code and one line; the header's own tests are in unit/models."""
+
+    @pytest.mark.parametrize(
+        ("content", "code", "wanted"),
+        [
+            (b"", 6, b"empty"),
+            (b"GGUF\x03\0\0\0", 6, b"cut short"),
+            (b"<!DOCTYPE html><html>Not found</html>", 6, b"HTML"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", 6, b"LFS"),
+            (bytes(range(256)) * 40, 6, b"not a GGUF"),
+        ],
+    )
+    def test_files(self, cli: Cli, tmp_path: Path, content: bytes, code: int, wanted: bytes) -> None:
+        path = tmp_path / "model.gguf"
+        path.write_bytes(content)
+        done = cli("complete", "-m", path, "hi")
+        assert (done.returncode, done.stdout) == (code, b"")
+        assert wanted.lower() in done.stderr.lower()
+        assert done.stderr.startswith(b"error: ")
+
+    def test_places(self, cli: Cli, tmp_path: Path) -> None:
+        assert cli("complete", "-m", tmp_path / "nothing.gguf", "hi").returncode == 3
+        assert cli("complete", "-m", tmp_path, "hi").returncode == 2
+        assert cli("complete", "hi").returncode == 2
+
+    def test_escapes_in_names_and_metadata_do_not_reach_the_terminal(self, cli: Cli, tmp_path: Path) -> None:
+        from make_gguf import write_llama
+
+        path = write_llama(
+            tmp_path / "evil\x1b]0;title\x07.gguf", metadata_overrides={"general.architecture": "x\x1b[2Jy"}
+        )
+        done = cli("complete", "-m", path, "hi")
+        assert done.returncode == 6
+        assert b"\x1b" not in done.stderr
+        assert b"\x07" not in done.stderr
+
+    def test_block_count_and_duplicate_tokens(self, cli: Cli, tmp_path: Path) -> None:
+        from make_gguf import spm_tokens, write_llama
+
+        none = write_llama(tmp_path / "none.gguf", metadata_overrides={"llama.block_count": 0})
+        twice = write_llama(tmp_path / "twice.gguf", tokens=[*spm_tokens(), "same", "same"])
+        for path in (none, twice):
+            done = cli("complete", "-m", path, "hi")
+            assert (done.returncode, done.stdout) == (6, b"")
+            assert done.stderr.startswith(b"error: ")
+
+
+def test_a_prompt_longer_than_the_context(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-c", 5, "Once upon a time there was a dog")
+    assert (done.returncode, done.stdout) == (8, b"")
+    assert b"the context holds 5" in done.stderr
+
+
+def test_a_prompt_of_100_megabytes_is_refused_quickly(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, stdin=b"word " * 20_000_000, timeout=20)
+    assert done.returncode == 8
+    assert b"at least" in done.stderr
+
+
+def test_the_context_fills_in_mid_answer(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-c", 20, "--temp", 0, "Once upon a time")
+    assert done.returncode == 8
+    assert done.stdout.startswith(b", there was a little girl")
+    assert b"the context of 20 tokens is full" in done.stderr
+
+
+def test_an_impossible_context_is_refused_before_it_is_touched(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-c", 2_000_000_000, "hi")
+    assert (done.returncode, done.stdout) == (11, b"")
+    assert b"GiB" in done.stderr
+
+
+def test_read_only_home_and_folder(cli: Cli, chat: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    home = {"LLAMACLI_HOME": "/proc/nowhere", "HOME": "/proc/nowhere"}
+    done = cli("complete", "-m", chat, "-n", 2, "hi", env=home, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_ascii_locale(cli: Cli, stories: Path) -> None:
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = cli("complete", "-m", stories, "-n", 1, "--echo", "é", env=env)
+    assert done.returncode == 0
+    assert done.stdout.startswith("é".encode())
+
+
+def test_a_closed_pipe_ends_by_sigpipe(stories: Path) -> None:
+    script = f'"{sys.executable}" -m llamacli complete -m "{stories}" hi </dev/null | head -c 5; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
+    assert done.stdout[5:].strip() == b"141"
+    assert done.stderr == b""
+
+
+def test_a_full_disk(stories: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "wb") as full:
+        arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "hi"]
+        done = subprocess.run(
+            arguments, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 9
+    assert done.stderr.startswith(b"error: ")
+
+
+def test_verbose_statistics_are_on_stderr(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-n", 4, "-v", "--seed", 5, "hi")
+    assert b"seed 5" in done.stderr
+    assert b"seed" not in done.stdout
