@@ -19,6 +19,8 @@ def main() -> None:
         app(prog_name="llamacli")
     except signals.Ended as ended:
         signals.end_by(ended.signum)
+    finally:
+        signals.uninstall()
 
 
 if __name__ == "__main__":

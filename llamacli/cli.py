@@ -7,9 +7,10 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import typer
 import typer.core
@@ -32,7 +33,7 @@ class Command(typer.core.TyperCommand):
     """A verb. Slips that the parser would swallow are refused; an option may be given with or without a value."""
 
     #: Options whose value may be left out → what that means.
-    optional_values = {"--think": "on"}
+    optional_values: ClassVar = {"--think": "on"}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._checked(args))
@@ -96,13 +97,12 @@ class Group(typer.core.TyperGroup):
             result = super().invoke(ctx)
             if sys.stdout is not None:
                 sys.stdout.flush()
+            signals.check()
             return result
-        except KeyboardInterrupt:
-            raise signals.Ended(2) from None
         except BrokenPipeError:
-            raise signals.Ended(getattr(signals.signal, "SIGPIPE", 13)) from None
+            raise signals.Ended(getattr(signal, "SIGPIPE", 13)) from None
 
-    def main(self, args: Sequence[str] | None = None, **settings: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **settings: Any) -> NoReturn:
         settings["standalone_mode"] = False
         try:
             result = super().main(args, **settings)

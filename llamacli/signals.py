@@ -1,12 +1,14 @@
 """Ctrl-C, SIGTERM, a closed terminal and a closed pipe: clean up, then end by that very signal.
 
-A shell loop goes on after a program that exits with 130 by itself; it stops after one that SIGINT killed. So nothing here
-exits with a number: `end_by` restores the default handler and sends the signal again.
+A shell loop goes on after a program that exits with 130 by itself; it stops after one that SIGINT killed. So nothing
+here exits with a number: `end_by` restores the default handler and sends the signal again.
 
-Two ways to meet a signal. By default it raises `Ended` where the program stands. Inside `deferred()` it only sets
-`flag`, so that an answer can be finished, shown and counted; native code polls the same byte (`engine/native.py`). A
-native call does not let Python run its handlers, so a watcher thread sets the flag from the wake-up pipe. A second
-signal ends the process at once, and so does the first where the native call has not returned within GRACE_SECONDS.
+Two ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`;
+an exception out of a handler would be lost in callbacks and garbled by imports. Inside `deferred()` it only sets `flag`,
+so that an answer can be finished, shown and counted before `check` ends it; native code polls the same byte
+(`engine/native.py`). A native call does not let Python run its handlers, so a watcher thread sets the flag from the
+wake-up pipe. A second signal ends the process at once, and so does the first where the native call has not returned
+within GRACE_SECONDS.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 #: 0 or 1 in the first byte, then a NUL for ever: readable by native code as a C string.
 flag = bytearray(2)
 received: int | None = None
+_cleanups: list[Callable[[], None]] = []
 _deferring = 0
 _hurry = False  # inside deferred(hurry=True)
 _watcher: threading.Thread | None = None
@@ -39,7 +42,7 @@ cursor_hidden = False  # set by ui/progress.py while a bar is shown
 
 
 class Ended(BaseException):
-    """The process is to end by this signal."""
+    """The process is to end by this signal: raised where the program itself looks, never by a handler."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -48,12 +51,10 @@ class Ended(BaseException):
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global received
-    if received is not None and _deferring:
-        end_by(signum)  # the second one: at once
+    if received is not None or not _deferring:
+        end_by(signum)
     received = signum
     flag[0] = 1
-    if not _deferring:
-        raise Ended(signum)
 
 
 def install() -> None:
@@ -63,10 +64,32 @@ def install() -> None:
             signal.signal(signum, _handle)
 
 
+def uninstall() -> None:
+    """The work is done: a signal while the interpreter shuts down simply ends it."""
+    for signum in _SIGNALS:
+        if signal.getsignal(signum) is _handle:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def on_end(cleanup: Callable[[], None]) -> Iterator[None]:
+    """While this lasts, `cleanup` runs before a signal ends the process: a child to kill, a temporary file to remove.
+
+    It may run on another thread, in the middle of anything: keep it to one system call or two.
+    """
+    _cleanups.append(cleanup)
+    try:
+        yield
+    finally:
+        _cleanups.remove(cleanup)
+
+
 @contextlib.contextmanager
 def deferred(*, hurry: bool = False) -> Iterator[None]:
-    """Signals set `flag` instead of raising. `hurry`: nothing would be lost by ending a native call that does not stop
-    by itself, so the process ends after GRACE_SECONDS even inside one.
+    """Signals set `flag` instead of ending the process.
+
+    `hurry`: nothing would be lost by ending a native call that does not stop by itself, so the process ends after
+    GRACE_SECONDS even inside one.
     """
     global _deferring, _hurry
     _start_watcher()
@@ -120,7 +143,7 @@ def _end_from_thread(signum: int) -> None:
     """`signal.signal` works in the main thread only, which may sit in a native call: go through the C library."""
     import ctypes
 
-    restore_terminal()
+    _clean_up()
     if os.name == "posix":
         ctypes.CDLL(None).signal(signum, 0)
         os.kill(os.getpid(), signum)
@@ -133,11 +156,18 @@ def end_by(signum: int) -> None:
         sys.stdout.flush()
     with contextlib.suppress(Exception):
         sys.stderr.flush()
-    restore_terminal()
+    _clean_up()
     if os.name == "posix":
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     os._exit(128 + signum)
+
+
+def _clean_up() -> None:
+    for cleanup in reversed(_cleanups):
+        with contextlib.suppress(Exception):
+            cleanup()
+    restore_terminal()
 
 
 def restore_terminal() -> None:

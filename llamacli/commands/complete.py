@@ -139,7 +139,9 @@ def _refuse_contradictions(
     if null and output.mode == "json":
         raise UsageError("-0 and --json exclude each other")
     if samples > 1 and output.mode == "plain" and not null:
-        raise UsageError("several samples in a pipe cannot be told apart", hint="add --json, or -0 to end each with a NUL")
+        raise UsageError(
+            "several samples in a pipe cannot be told apart", hint="add --json, or -0 to end each with a NUL"
+        )
 
 
 def _think(think: str | None, no_think: bool) -> str | None:

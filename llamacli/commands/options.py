@@ -17,7 +17,7 @@ import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -54,13 +54,13 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**values: Any) -> None:
         for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            fields = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+            values[name] = cast(type, group)(**fields)
         function(**values)
 
-    del command.__wrapped__
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    )
+    del command.__wrapped__  # or Typer would look through it
+    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    vars(command)["__signature__"] = inspect.Signature(flat)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
@@ -165,9 +165,7 @@ class ModelFlags:
     ] = 512
     flash_attn: Annotated[
         str,
-        typer.Option(
-            "-fa", "--flash-attn", metavar="auto|on|off", help="Flash attention.", rich_help_panel=ADVANCED
-        ),
+        typer.Option("-fa", "--flash-attn", metavar="auto|on|off", help="Flash attention.", rich_help_panel=ADVANCED),
     ] = "auto"
     cache_type_k: Annotated[
         str,
@@ -216,7 +214,7 @@ class ModelFlags:
             n_batch=self.batch_size,
             n_ubatch=self.ubatch_size,
             n_threads=self.threads or 0,
-            flash_attn=one_of("--flash-attn", self.flash_attn, ("auto", "on", "off")),  # type: ignore[arg-type]
+            flash_attn=one_of("--flash-attn", self.flash_attn, ("auto", "on", "off")),
             type_k=one_of("--cache-type-k", self.cache_type_k, _KV_TYPES),
             type_v=one_of("--cache-type-v", self.cache_type_v, _KV_TYPES),
         )
@@ -249,7 +247,9 @@ class SamplingFlags:
     ] = None
     presence_penalty: Annotated[float | None, _option("--presence-penalty", help="For having been said. (0)")] = None
     frequency_penalty: Annotated[float | None, _option("--frequency-penalty", help="For each time said. (0)")] = None
-    typical_p: Annotated[float | None, _option("--typical-p", "--typical", help="Locally typical; 1 is off. (1)")] = None
+    typical_p: Annotated[float | None, _option("--typical-p", "--typical", help="Locally typical; 1 is off. (1)")] = (
+        None
+    )
     top_n_sigma: Annotated[
         float | None, _option("--top-n-sigma", "--top-nsigma", help="Within n deviations; -1 is off. (-1)")
     ] = None
@@ -259,9 +259,7 @@ class SamplingFlags:
     dry_penalty_last_n: Annotated[int | None, _option("--dry-penalty-last-n", help="DRY looks back. (64)")] = None
     dry_sequence_breaker: Annotated[
         list[str] | None,
-        _option(
-            "--dry-sequence-breaker", metavar="TEXT", help="Replaces the breakers; none: no breakers; repeatable."
-        ),
+        _option("--dry-sequence-breaker", metavar="TEXT", help="Replaces the breakers; none: no breakers; repeatable."),
     ] = None
     xtc_probability: Annotated[float | None, _option("--xtc-probability", help="XTC; 0 is off. (0)")] = None
     xtc_threshold: Annotated[float | None, _option("--xtc-threshold", help="XTC's threshold. (0.1)")] = None
@@ -272,9 +270,9 @@ class SamplingFlags:
     mirostat_eta: Annotated[float | None, _option("--mirostat-eta", "--mirostat-lr", help="Learning rate. (0.1)")] = (
         None
     )
-    dynatemp_range: Annotated[float | None, _option("--dynatemp-range", help="Dynamic temperature ±; 0 is off. (0)")] = (
-        None
-    )
+    dynatemp_range: Annotated[
+        float | None, _option("--dynatemp-range", help="Dynamic temperature ±; 0 is off. (0)")
+    ] = None
     dynatemp_exp: Annotated[float | None, _option("--dynatemp-exp", help="Its exponent. (1)")] = None
     adaptive_target: Annotated[float | None, _option("--adaptive-target", help="Adaptive-p; below 0 is off. (-1)")] = (
         None
@@ -284,9 +282,9 @@ class SamplingFlags:
         list[str] | None,
         _option("-l", "--logit-bias", metavar="ID±BIAS", help="Such as 15043+1 or 15043-inf; repeatable."),
     ] = None
-    samplers: Annotated[
-        str | None, _option("--samplers", metavar="NAMES", help="The chain's order, by semicolon.")
-    ] = None
+    samplers: Annotated[str | None, _option("--samplers", metavar="NAMES", help="The chain's order, by semicolon.")] = (
+        None
+    )
 
     def given(self) -> dict[str, Any]:
         """The values that were given, by the names of `engine.types.Sampling`. Raises UsageError."""
@@ -351,7 +349,7 @@ def _lora(text: str) -> tuple[Path, float]:
 
 def _logit_bias(text: str) -> tuple[int, float]:
     match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+|inf))", text)
-    if not match or match[2][0] not in "+-" and "=" not in text:
+    if not match or (match[2][0] not in "+-" and "=" not in text):
         raise UsageError(f"--logit-bias {text}: ID+BIAS, ID-BIAS or ID-inf is wanted, such as 15043+1.5")
     return int(match[1]), float(match[2])
 

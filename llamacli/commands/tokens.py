@@ -23,7 +23,9 @@ def tokens(
         bool, typer.Option("--replace-invalid", help="Read input that is no UTF-8, with U+FFFD in its place.")
     ] = False,
     special: Annotated[bool, typer.Option("--special", help="Control tokens in the text count as such.")] = False,
-    no_bos: Annotated[bool, typer.Option("--no-bos", help="Leave out the BOS and EOS that the vocabulary adds.")] = False,
+    no_bos: Annotated[
+        bool, typer.Option("--no-bos", help="Leave out the BOS and EOS that the vocabulary adds.")
+    ] = False,
     count: Annotated[bool, typer.Option("--count", help="Print the number of tokens only.")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Print the ids only, on one line.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,

@@ -14,7 +14,7 @@ from llamacli.engine.types import ContextOptions
 from llamacli.errors import ContextFull, EngineError, OutOfMemory, UsageError, printable
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
-#: Metadata that shrinks a KV cache below its plain size, so that the plain estimate says nothing.
+#: Metadata of models whose KV cache is smaller than the plain estimate, which then says nothing.
 _SMALLER_KV = ("attention.sliding_window", "attention.kv_lora_rank", "ssm.state_size", "full_attention_interval")
 
 
@@ -25,7 +25,9 @@ class Context:
         """Raises UsageError for options that exclude each other, OutOfMemory, EngineError."""
         self.model = model
         if options.type_v.startswith(("q", "iq")) and options.flash_attn == "off":
-            raise UsageError(f"a quantised V cache ({options.type_v}) needs flash attention", hint="-fa on, or -ctv f16")
+            raise UsageError(
+                f"a quantised V cache ({options.type_v}) needs flash attention", hint="-fa on, or -ctv f16"
+            )
         _refuse_impossible(model, options)
         params = C.llama_context_default_params()
         params.n_ctx = options.n_ctx
@@ -84,7 +86,7 @@ class Context:
         return self._decode(self._batch_of_one)
 
     def step_many(self, tokens: Sequence[tuple[int, int, int]]) -> bool:
-        """Append one token to each of several sequences: (sequence, token, position). Row i of the logits is tokens[i]'s."""
+        """Append one token to each of several sequences: (sequence, token, position). Row i of the logits is its."""
         if self._many is None:
             self._many = C.llama_batch_init(max(self.n_batch, len(tokens)), 0, 1)
         batch = self._many
@@ -117,7 +119,7 @@ class Context:
 
 
 def _refuse_impossible(model: Model, options: ContextOptions) -> None:
-    """A KV cache larger than the memory would be granted, then killed by the system while it is cleared: refuse it."""
+    """A KV cache larger than the memory is granted, and the process killed while it is cleared: refuse it."""
     metadata = model.header.metadata
     if any(key.endswith(_SMALLER_KV) for key in metadata):
         return

@@ -20,6 +20,7 @@ from llamacli.models import gguf
 Progress = Callable[[float], None]
 
 _CONTROL = 3  # LLAMA_TOKEN_TYPE_CONTROL
+_NAMED_TOKENS = ("bos", "eos", "eot", "sep", "pad", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _LSTRIP, _RSTRIP = 1 << 7, 1 << 8  # llama_token_attr
 
 
@@ -221,9 +222,10 @@ class Model:
     def special_tokens(self) -> tuple[SpecialToken, ...]:
         """The vocabulary's control tokens."""
         types = self.header.metadata.get("tokenizer.ggml.token_type")
-        ids = {i for i, kind in enumerate(types.values()) if kind == _CONTROL} if types is not None else set()  # type: ignore[attr-defined]
+        kinds = types.values() if isinstance(types, gguf.Array) else []
+        ids = {i for i, kind in enumerate(kinds) if kind == _CONTROL}
         # llama.cpp makes control tokens of some that the file calls plain: those it ends a turn or fills a gap with.
-        for name in "bos eos eot sep pad fim_pre fim_suf fim_mid fim_pad fim_rep fim_sep".split():
+        for name in _NAMED_TOKENS:
             ids.add(getattr(C, f"llama_vocab_{name}")(self.vocab))
         found = []
         for i in sorted(ids):
@@ -346,4 +348,3 @@ def _load_error(options: ModelOptions) -> Exception:
             f"{options.path}: {reason}", hint="a newer llama-cpp-python may know it: pip install -U llama-cpp-python"
         )
     return BadModelFile(f"{options.path}: {reason}")
-

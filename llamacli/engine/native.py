@@ -54,9 +54,9 @@ def _library(name: str) -> ctypes.CDLL:
     folder = Path(C.__file__).parent / "lib"
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            path = line.split(b" ", 5)[-1].strip().decode(errors="surrogateescape")
-            if os.path.basename(path).startswith(f"lib{name}."):
-                return ctypes.CDLL(path)
+            mapped = line.split(b" ", 5)[-1].strip().decode(errors="surrogateescape")
+            if os.path.basename(mapped).startswith(f"lib{name}."):
+                return ctypes.CDLL(mapped)
     for pattern in (f"lib{name}.*.dylib", f"lib{name}.dylib", f"lib{name}.so", f"{name}.dll", f"lib{name}.dll"):
         for path in sorted(folder.glob(pattern)):
             return ctypes.CDLL(str(path))
@@ -76,8 +76,7 @@ _level = 0
 _show_all = bool(os.environ.get("LLAMACLI_DEBUG"))
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _on_log(level: int, text: bytes, _: object) -> None:
+def _log(level: int, text: bytes, _: object) -> None:
     global _level
     _level = level if level != _CONTINUED else _level
     if _level == _ERROR:
@@ -87,6 +86,7 @@ def _on_log(level: int, text: bytes, _: object) -> None:
             os.write(2, f"{printable(text.decode('utf-8', 'replace'))}\n".encode())
 
 
+_on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_log)
 C.llama_log_set(_on_log, None)  # replaces the one that the import installed
 
 
@@ -128,8 +128,7 @@ def _die(what: str) -> None:
     os._exit(_crash_code)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_char_p)
-def _on_abort(message: bytes) -> None:
+def _aborted(message: bytes) -> None:
     _die(" ".join(message.decode("utf-8", "replace").split()))
 
 
@@ -146,15 +145,19 @@ _CRASHES = {
 }
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _on_crash(signum: int) -> None:
+def _crashed(signum: int) -> None:
     _die(_CRASHES.get(signal.Signals(signum).name, f"signal {signum}"))
+
+
+# The library keeps only their addresses: they must live as long as the process.
+_on_abort = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_aborted)
+_on_crash = ctypes.CFUNCTYPE(None, ctypes.c_int)(_crashed)
 
 
 def _guard() -> None:
     """Turn aborts and crashes of native code into one line and an exit code.
 
-    Through the C library's `signal`: Python's own only notes the signal and returns to the faulting instruction, for ever.
+    Through the C library's `signal`: Python's own only notes the signal and returns to the faulting instruction.
     """
     ggml_base.ggml_set_abort_callback.restype = ctypes.c_void_p
     ggml_base.ggml_set_abort_callback(_on_abort)

@@ -1,7 +1,7 @@
 """How many layers go to the GPUs. Arithmetic only: a header, the devices' free memory and the context's size in.
 
-llama.cpp counts the output matrix as one more layer after the last block and fills from the end: n_gpu_layers = 1 is the
-output alone, n_layer + 1 is everything (`llama_model::load_tensors`). The token embeddings stay in RAM.
+llama.cpp counts the output matrix as one more layer after the last block and fills from the end: n_gpu_layers = 1 is
+the output alone, n_layer + 1 is everything (`llama_model::load_tensors`). The token embeddings stay in RAM.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def draw_seed() -> int:
 def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
     """The sampling values that a GGUF stores. What cannot be read or makes no sense is left out, as in llama.cpp."""
     found: dict[str, Any] = {}
-    kinds = {field.name: type(field.default) for field in fields(Sampling)}
+    kinds: dict[str, Any] = {name: type(value) for name, value in vars(Sampling()).items()}
     for key, name in _GGUF_NAMES.items():
         text = metadata(f"general.sampling.{key}")
         try:

@@ -133,9 +133,8 @@ def _converse(process: subprocess.Popen[bytes], request: bytes) -> list[str]:
 
 def _write(process: subprocess.Popen[bytes], request: bytes) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(OSError):  # a child that died early says so by its exit status
+    with contextlib.suppress(OSError), process.stdin:  # a child that died early says so by its exit status
         process.stdin.write(request)
-        process.stdin.close()
 
 
 def _read(process: subprocess.Popen[bytes], answer: bytearray, ready: threading.Event, limit: int) -> None:

@@ -1,7 +1,7 @@
 """From bytes to text while it streams: whole UTF-8 characters, stop strings, reasoning apart from the answer.
 
-Tokens are byte strings that may end inside a character, a stop string or a marker, so each stage holds back what the next
-token may complete. Standard library only; knows nothing of models.
+Tokens are byte strings that may end inside a character, a stop string or a marker, so each stage holds back what the
+next token may complete. Standard library only; knows nothing of models.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class ContextOptions:
     n_ubatch: int = 512
     n_sequences: int = 1
     n_threads: int = 0
-    flash_attn: Literal["auto", "on", "off"] = "auto"
+    flash_attn: str = "auto"  # auto, on, off
     type_k: str = "f16"
     type_v: str = "f16"
 

@@ -10,7 +10,7 @@ from llamacli.errors import ModelNotFound, UsageError
 def resolve(reference: str | None) -> Path:
     """The file that a reference names. Raises UsageError without one, ModelNotFound, UsageError for a folder."""
     if not reference:
-        raise UsageError("no model was named", hint="-m PATH names a GGUF file; LLAMACLI_MODEL names one for all commands")
+        raise UsageError("no model was named", hint="-m PATH names a GGUF file, LLAMACLI_MODEL one for all commands")
     if "\0" in reference:
         raise UsageError("a model's path holds a NUL byte")
     path = Path(reference).expanduser()

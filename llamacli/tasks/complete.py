@@ -67,7 +67,7 @@ Event = Started | tuple[int, Chunk | Finish]
 
 
 def complete(request: Request, progress: Progress = Progress()) -> Iterator[Event]:
-    """Started, then chunks, then a Finish for each sample. Several samples come one after the other, each when complete.
+    """Started, then chunks, then a Finish for each sample. Several samples come one after the other, when complete.
 
     Raises UsageError, ModelNotFound, BadModelFile, ContextFull, EngineError, OutOfMemory.
     """
@@ -100,7 +100,7 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
                 return Reasoning(prompt.text) if mode == "chat" else None
 
             if request.samples == 1:
-                stream = generate(
+                for item in generate(
                     context,
                     tokens,
                     sampling,
@@ -108,8 +108,8 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
                     reasoning=splitter(),
                     load_seconds=load_seconds,
                     progress=progress.prompt,
-                )
-                yield from ((0, item) for item in stream)
+                ):
+                    yield 0, item
                 return
             for index, chunks, finish in generate_many(
                 context,
@@ -121,7 +121,9 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
                 load_seconds=load_seconds,
                 progress=progress.prompt,
             ):
-                yield from ((index, item) for item in (*chunks, finish))
+                for chunk in chunks:
+                    yield index, chunk
+                yield index, finish
 
 
 def choose_mode(request: Request, model: Model) -> Mode:
@@ -266,7 +268,11 @@ class Completion:
         answers = self.choices or (self,)
         return [
             Ending(
-                answer.finish_reason, self.n_ctx, answer.completion_tokens, answer.reasoning is not None, bool(answer.text)
+                answer.finish_reason,
+                self.n_ctx,
+                answer.completion_tokens,
+                answer.reasoning is not None,
+                bool(answer.text),
             )
             for answer in answers
         ]

@@ -9,7 +9,12 @@ from llamacli.errors import StorageError, UsageError
 
 
 def gather(
-    argument: str | None, files: Sequence[Path], piped: bytes | None, *, raw: bool = False, replace_invalid: bool = False
+    argument: str | None,
+    files: Sequence[Path],
+    piped: bytes | None,
+    *,
+    raw: bool = False,
+    replace_invalid: bool = False,
 ) -> str:
     """One text: what stays the same from call to call comes first, so that its evaluation can be reused.
 

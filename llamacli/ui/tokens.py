@@ -18,6 +18,8 @@ def show(result: Tokens, output: Output, *, count: bool = False, ids: bool = Fal
     elif ids:
         output.text((" ".join(str(t.id) for t in result.tokens) + "\n").encode())
     else:
-        output.table(("id", "piece"), [(t.id, repr(t.piece.decode("utf-8", "backslashreplace"))) for t in result.tokens])
+        output.table(
+            ("id", "piece"), [(t.id, repr(t.piece.decode("utf-8", "backslashreplace"))) for t in result.tokens]
+        )
         if output.mode == "human":
             output.text(f"{result.count} tokens\n".encode())

@@ -392,7 +392,9 @@ def test_ascii_locale(cli: Cli, stories: Path) -> None:
 
 
 def test_a_closed_pipe_ends_by_sigpipe(stories: Path) -> None:
-    script = f'"{sys.executable}" -m llamacli complete -m "{stories}" hi </dev/null | head -c 5; echo "${{PIPESTATUS[0]}}"'
+    script = (
+        f'"{sys.executable}" -m llamacli complete -m "{stories}" hi </dev/null | head -c 5; echo "${{PIPESTATUS[0]}}"'
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
     assert done.stdout[5:].strip() == b"141"
     assert done.stderr == b""

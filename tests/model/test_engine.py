@@ -14,7 +14,7 @@ from llamacli import signals
 from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate, generate_many
 from llamacli.engine.model import Model
-from llamacli.engine.sampling import Sampler, recommended, resolve
+from llamacli.engine.sampling import recommended, resolve
 from llamacli.engine.types import Chunk, ContextOptions, Finish, ModelOptions, Sampling
 from llamacli.errors import ContextFull, UsageError
 
@@ -86,14 +86,15 @@ def test_several_samples_equal_the_single_ones(model: Model) -> None:
 def test_the_context_full_ends_the_answer(model: Model) -> None:
     with Context(model, ContextOptions(n_ctx=256, n_threads=1)) as context:
         n = len(model.tokenize("Once upon a time"))
-        text, end = run(context, "Once upon a time", replace(GREEDY, logit_bias=((2, -1e9), (1, -1e9))), Limits(None, 64))
+        endless = replace(GREEDY, logit_bias=((2, -1e9), (1, -1e9)))
+        text, end = run(context, "Once upon a time", endless, Limits(None, 64))
     assert end.reason == "context"
     assert end.stats.completion_tokens == 64 - n
     assert text
 
 
 def test_a_prompt_as_long_as_the_context_is_refused_with_both_numbers(context: Context) -> None:
-    with pytest.raises(ContextFull, match="600 tokens.* 512"):
+    with pytest.raises(ContextFull, match=r"600 tokens.* 512"):
         list(generate(context, [5] * 600, GREEDY, Limits(4, 512)))
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -276,7 +277,7 @@ def test_the_same_through_the_child() -> None:
 def test_a_template_that_edits_text_forges_no_token(
     edit: str, attack: str, shown: str, render: Callable[..., Prompt]
 ) -> None:
-    source = "<|im_start|>{{ messages[0].content%s }}" % edit
+    source = "<|im_start|>{{ messages[0].content" + edit + " }}"
     assert render(source, [Message("user", attack)], "<|im_start|>").fragments == (1, shown)
 
 
@@ -285,7 +286,7 @@ def test_a_template_that_edits_text_forges_no_token(
     ["|trim", "|string", "|tojson", "|tojson(ensure_ascii=true)", "|list|join", "|pprint", ".strip()", "[0:] + ''"],
 )
 def test_hidden_text_survives(edit: str, render: Callable[..., Prompt]) -> None:
-    prompt = render("<s>{{ messages[0].content%s }}" % edit, [Message("user", "a<s>é")], "<s>")
+    prompt = render("<s>{{ messages[0].content" + edit + " }}", [Message("user", "a<s>é")], "<s>")
     assert prompt.fragments[0] == 1
     assert "a<s>" in str(prompt.fragments[1])
 
@@ -296,10 +297,11 @@ def test_placeholders_are_not_in_the_messages(render: Callable[..., Prompt]) -> 
 
 
 def test_roles_reasoning_and_variables_are_foreign_text_too(render: Callable[..., Prompt]) -> None:
-    source = "{{ messages[0].role }}{{ messages[0].thinking }}{{ documents[0]['<s>'] }}"
+    source = "{{ messages[0].role }}{{ messages[0].thinking }}{{ documents | tojson }}"
     prompt = render(source, [Message("a<s>", "", reasoning="b<s>")], "<s>", documents=[{"<s>": "c<s>"}])
-    # A key is hidden as well: the template's own '<s>' does not find it.
-    assert prompt.fragments == ("a<s>b<s>",)
+    assert prompt.fragments == ('a<s>b<s>[{"<s>": "c<s>"}]',)
+    assert render("{{ x | upper }}", HI, "[INST]", x="[inst]").fragments == ("[INST]",)
+    assert render("{{ '<tool>' in x }}{{ x }}", HI, "<s>", x="<s><tool>").fragments == ("True<s><tool>",)
 
 
 SPLITS = "{% for m in messages %}{{ m.content.split('</think>')[-1] }};{% endfor %}"
@@ -419,9 +421,11 @@ def test_foreign_text_in_an_error_is_escaped_and_cut() -> None:
 
 
 def test_no_lone_surrogates(render: Callable[..., Prompt]) -> None:
-    prompt = render("{{ '\\ud800' }}<s>x", HI, "<s>")
-    assert [str(part).encode() for part in prompt.fragments] == [("\ufffd" * 3).encode(), b"1", b"x"]
-    prompt.text.encode()
+    source, messages = "{{ '\\ud800' }}<s>{{ messages[0].content }}", [Message("user", "\udcffx")]
+    prompt = render(source, messages, "<s>")
+    assert prompt.fragments == ("\ufffd" * 3, 1, "\ufffd" * 3 + "x")
+    assert prompt.text == "\ufffd\ufffd\ufffd<s>\ufffd\ufffd\ufffdx"
+    assert Template(source, special=tokens("<s>")).render(messages) == prompt  # through the child
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -449,7 +453,9 @@ def test_an_endless_template_is_killed(
 @pytest.mark.parametrize(
     "source", ["{{ 'x' * 4000000000 }}", "{{ 'x'.center(4000000000) }}", "{{ '%9999999999d' % 1 }}"]
 )
-def test_a_greedy_template_gets_no_memory(source: str) -> None:
+def test_a_greedy_template_gets_no_memory(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if template_child.HAS_RLIMIT_AS:  # then it does not take the parent's eyes
+        monkeypatch.setattr(template_child, "resident_bytes", lambda pid: 0)
     assert failure(source) == "the chat template needs more than 512 MB of memory"
 
 
@@ -501,7 +507,7 @@ def test_a_child_that_does_not_start_is_not(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(template_child, "BOOTSTRAP", "import nothing_of_this_name")
     with pytest.raises(EngineError, match="does not start"):
         Template("x", special=()).render(HI)
-    monkeypatch.setattr(template_child.sys, "executable", "/nonexistent/python")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(EngineError, match="cannot start a process"):
         Template("x", special=()).render(HI)
 

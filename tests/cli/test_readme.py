@@ -1,0 +1,76 @@
+"""The README is true: its examples print what it says, its options and commands exist, its tree is the package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def examples() -> list[tuple[str, str]]:
+    """(command, what it prints) of every ```console block."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+@pytest.mark.parametrize(("command", "expected"), examples(), ids=[c[:60] for c, _ in examples()])
+def test_console_examples(command: str, expected: str, stories: Path) -> None:
+    """… stands for any text, a line of it alone for any lines."""
+    script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=stories.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    pattern = re.escape(expected).replace("…\n", "(?:.*\n)*").replace("…", ".*")
+    assert re.fullmatch(pattern, done.stdout), done.stdout + done.stderr
+
+
+def test_every_option_in_the_readme_exists() -> None:
+    from llamacli.cli import COMMANDS, load
+
+    known = {name for command in COMMANDS for param in load(command).params for name in param.opts}
+    known |= {"--help", "--version"}
+    theirs = {"--prefer-binary", "--extra-index-url", "--force-reinstall", "--no-cache-dir", "--no-deps", "--check"}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert used - known - theirs == set()
+
+
+def test_every_command_has_its_row() -> None:
+    from llamacli.cli import COMMANDS
+
+    assert re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE) == list(COMMANDS)
+
+
+def test_exit_codes_are_those_of_the_error_tree() -> None:
+    from llamacli import errors
+
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type)}
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert listed == codes | {0}
+
+
+def test_the_tree_names_every_file() -> None:
+    tree = README.partition("```text\nllamacli/\n")[2].partition("```")[0]
+    named = set(re.findall(r"^\s+(\w+\.py)\b", tree, re.MULTILINE))
+    present = {path.name for path in (ROOT / "llamacli").rglob("*.py") if path.name != "__init__.py"}
+    assert named == present
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    assert README.count("pip install -e '.[dev]'") == 1
+    assert "README.md" in (ROOT / ".ci/run").read_text()
