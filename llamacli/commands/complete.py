@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlags, SamplingFlags, grouped, one_of
+from llamacli.commands.options import ModelFlags, SamplingFlags, at_least, grouped, one_of
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ def complete(
     prompt: Annotated[
         str | None, typer.Argument(metavar="[PROMPT]", help="What to answer or continue; - is standard input alone.")
     ] = None,
-    prompt_option: Annotated[str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same.")] = None,
+    prompt_option: Annotated[
+        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="PROMPT as an option.")
+    ] = None,
     files: Annotated[
         list[Path] | None,
         typer.Option("-f", "--file", metavar="FILE", help="Put this file before the prompt; repeatable."),
@@ -48,25 +50,31 @@ def complete(
             "-n",
             "--max-tokens",
             "--n-predict",
-            "--predict",
-            min=-1,
             metavar="N",
-            help="At most N tokens. [default: until the model ends or the context is full]",
+            help="At most N tokens. (until the model ends or the context is full)",
+            callback=at_least(-1),
         ),
     ] = None,
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, max=64, metavar="K", help="K independent answers, side by side.")
+        int,
+        typer.Option(
+            "--samples",
+            metavar="K",
+            help="K independent answers, side by side.",
+            callback=at_least(1),
+            show_default=False,
+        ),
     ] = 1,
     null: Annotated[bool, typer.Option("-0", "--null", help="With --samples: end each answer with a NUL.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
     *,
-    model: ModelFlags,
     sampling: SamplingFlags,
+    model: ModelFlags,
 ) -> None:
     """Write text: answer a prompt, or continue it.
 

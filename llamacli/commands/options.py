@@ -30,6 +30,17 @@ MODEL, SAMPLING, ADVANCED, GPU = "Model and context", "Sampling", "Advanced", "G
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
+def at_least(smallest: int) -> Callable[[Any], Any]:
+    """A check for a number; Typer's own `min` would clutter the help."""
+
+    def check(value: int | None) -> int | None:
+        if value is not None and value < smallest:
+            raise typer.BadParameter(f"{value} is less than {smallest}")
+        return value
+
+    return check
+
+
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Expand the parameters whose type is a dataclass into that dataclass's fields."""
     hints = typing.get_type_hints(function, include_extras=True)
@@ -60,6 +71,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
     del command.__wrapped__  # or Typer would look through it
     flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    flat.sort(key=_is_advanced)  # panels stand in the help in the order of their first options
     vars(command)["__signature__"] = inspect.Signature(flat)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -68,6 +80,11 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 ModelFlag = Annotated[
     str | None, typer.Option("-m", "--model", metavar="PATH", help="The model: a GGUF file.", envvar="LLAMACLI_MODEL")
 ]
+
+
+def _is_advanced(parameter: inspect.Parameter) -> bool:
+    details = getattr(parameter.annotation, "__metadata__", ())
+    return any(getattr(detail, "rich_help_panel", None) == ADVANCED for detail in details)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +97,21 @@ class ModelFlags:
         typer.Option(
             "-c",
             "--ctx-size",
-            min=0,
+            callback=at_least(0),
             metavar="N",
-            help="Context in tokens; 0 is the trained size. [default: what prompt and answer need]",
+            help="Context in tokens; 0: the trained size. (what prompt and answer need)",
             rich_help_panel=MODEL,
         ),
     ] = None
     threads: Annotated[
         int | None,
         typer.Option(
-            "-t", "--threads", min=1, metavar="N", help="Threads. [default: physical cores]", rich_help_panel=MODEL
+            "-t",
+            "--threads",
+            callback=at_least(1),
+            metavar="N",
+            help="Threads. (the physical cores)",
+            rich_help_panel=MODEL,
         ),
     ] = None
     lora: Annotated[
@@ -122,7 +144,12 @@ class ModelFlags:
     main_gpu: Annotated[
         int | None,
         typer.Option(
-            "-mg", "--main-gpu", min=0, metavar="N", help="Put the whole model on this GPU.", rich_help_panel=GPU
+            "-mg",
+            "--main-gpu",
+            callback=at_least(0),
+            metavar="N",
+            help="Put the whole model on this GPU.",
+            rich_help_panel=GPU,
         ),
     ] = None
     override_tensor: Annotated[
@@ -140,7 +167,7 @@ class ModelFlags:
         typer.Option(
             "-ncmoe",
             "--n-cpu-moe",
-            min=0,
+            callback=at_least(0),
             metavar="N",
             help="Keep the experts of the first N layers in RAM.",
             rich_help_panel=GPU,
@@ -149,7 +176,12 @@ class ModelFlags:
     batch_size: Annotated[
         int,
         typer.Option(
-            "-b", "--batch-size", min=1, metavar="N", help="Prompt tokens per call.", rich_help_panel=ADVANCED
+            "-b",
+            "--batch-size",
+            callback=at_least(1),
+            metavar="N",
+            help="Prompt tokens per call.",
+            rich_help_panel=ADVANCED,
         ),
     ] = 2048
     ubatch_size: Annotated[
@@ -157,7 +189,7 @@ class ModelFlags:
         typer.Option(
             "-ub",
             "--ubatch-size",
-            min=1,
+            callback=at_least(1),
             metavar="N",
             help="Prompt tokens computed at once.",
             rich_help_panel=ADVANCED,
@@ -243,7 +275,7 @@ class SamplingFlags:
         int | None, _option("--repeat-last-n", panel=SAMPLING, help="Tokens that penalties look back. (64)")
     ] = None
     seed: Annotated[
-        int | None, _option("--seed", panel=SAMPLING, help="The same seed gives the same text. [default: drawn]")
+        int | None, _option("--seed", panel=SAMPLING, help="The same seed gives the same text. (drawn)")
     ] = None
     presence_penalty: Annotated[float | None, _option("--presence-penalty", help="For having been said. (0)")] = None
     frequency_penalty: Annotated[float | None, _option("--frequency-penalty", help="For each time said. (0)")] = None
