@@ -115,7 +115,7 @@ def complete(
         context=context,
     )
     with answer.Bars() as bars:
-        events = task.complete(request, bars.progress)
+        events = answer.with_warnings(task.complete(request, bars.progress))
         if output.mode == "json":
             completion = task.fold(events)
             output.document(completion)

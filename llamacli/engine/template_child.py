@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamacli import signals
 from llamacli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def render_in_child(jobs: Sequence[Job]) -> list[str]:
         )
     except OSError as error:
         raise EngineError(f"cannot start a process for the chat template: {error.strerror}") from None
-    with process:
+    with process, signals.on_end(process.kill):
         return _converse(process, request)
 
 

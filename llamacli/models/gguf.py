@@ -757,10 +757,11 @@ def _twice(path: Path, texts: list[bytes]) -> BadModelFile:
 def _check_byte_tokens(path: Path, known: set[bytes]) -> None:
     """An uncaught std::out_of_range (unordered_map::at) when a text needs the byte.
 
-    Vocabularies without any byte tokens do exist; SentencePiece writes all 256 or none, so a gap is damage.
+    Vocabularies without any byte tokens do exist; SentencePiece writes all 256 or none, so a gap is damage. Without the
+    space, too, it is no SentencePiece vocabulary at all.
     """
     missing = [byte for byte in range(256) if b"<0x%02X>" % byte not in known]
-    if len(missing) == 256:
+    if len(missing) == 256 and "▁".encode() in known:
         return
     missing = [byte for byte in missing if bytes([byte]) not in known]  # the plain character does as well
     if missing:

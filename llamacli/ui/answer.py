@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from llamacli.engine.types import Chunk, Finish
@@ -47,6 +47,18 @@ class _Answer:
     def __init__(self) -> None:
         self.reasoned = self.answered = False
         self.last = b""
+
+
+def with_warnings(events: Iterable[Event]) -> Iterator[Event]:
+    """The events as they are; a line on stderr for what a person should know."""
+    for event in events:
+        if isinstance(event, Started) and 0 < event.n_ctx_train < event.n_ctx:
+            note(
+                f"warning: a context of {event.n_ctx} tokens, but the model was trained with {event.n_ctx_train}: "
+                "beyond that its text falls apart",
+                style="hint",
+            )
+        yield event
 
 
 def show(

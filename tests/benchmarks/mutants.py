@@ -307,7 +307,8 @@ class Worker:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def run(self, file: Path) -> Outcome:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         print(file, file=self.process.stdin, flush=True)
         end, _, message = self.process.stdout.readline().rstrip("\n").partition("\t")
         return Outcome(end or "the worker ended", message)

@@ -36,7 +36,7 @@ def test_console_examples(command: str, expected: str, stories: Path) -> None:
         timeout=60,
         check=False,
     )
-    pattern = re.escape(expected).replace("…\n", "(?:.*\n)*").replace("…", ".*")
+    pattern = re.escape(expected).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
     assert re.fullmatch(pattern, done.stdout), done.stdout + done.stderr
 
 

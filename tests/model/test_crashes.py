@@ -22,7 +22,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
         ("ctypes.string_at(8)", "SIGSEGV"),
         ("ctypes.CDLL(None).abort()", "SIGABRT"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGBUS)", "SIGBUS"),
-        ("native.ggml_base.ggml_abort(b'file.c', 12, b'GGML_ASSERT(%s) failed', b'1 == 2')", "GGML_ASSERT(1 == 2) failed"),
+        ("native.ggml_base.ggml_abort(b'file.c', 12, b'ASSERT(%s) failed', b'1 == 2')", "ASSERT(1 == 2) failed"),
     ],
 )
 def test_crashes_become_one_line(crash: str, wanted: str) -> None:

@@ -135,6 +135,40 @@ def test_ctrl_c_at_any_moment_of_the_start(spawn: Spawn, slow: Path, moment: flo
     assert b"Traceback" not in child.before or b"llamacli" not in child.before
 
 
+def test_ctrl_c_in_an_endless_template_leaves_no_child(spawn: Spawn, tmp_path: Path) -> None:
+    from make_gguf import write_llama
+
+    loop = "{% for i in range(99999) %}{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}"
+    path = write_llama(tmp_path / "endless.gguf", chat_template=loop + "{% endfor %}{% endfor %}")
+    child = spawn("complete", "-m", path, "hi")
+    grandchild = wait_for_child(child.pid)
+    assert interrupt(child) < 0.5
+    assert child.signalstatus == signal.SIGINT
+    assert gone(grandchild)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within seconds; it is init's to reap."""
+    for _ in range(500):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def wait_for_child(pid: int) -> int:
+    """The process id of the first child of `pid`, once there is one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    if not children.exists():
+        pytest.skip("this system does not list children under /proc")
+    deadline = time.monotonic() + 30
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < deadline
+    return int(found[0])
+
+
 def test_a_shell_loop_ends_with_it(stories: Path, slow: Path) -> None:
     command = f'"{sys.executable}" -m llamacli complete -m "{slow}" --raw --logit-bias 2-inf --temp 0 the'
     child = pexpect.spawn("bash", ["-c", f"for i in 1 2 3; do {command}; echo again; done"], timeout=60)
