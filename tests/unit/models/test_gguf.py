@@ -203,7 +203,7 @@ def test_every_truncation_is_refused(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.gguf"
     for size in [*range(0, header.data_offset, 97), header.data_offset, len(data) - 1]:
         path.write_bytes(data[:size])
-        with pytest.raises(BadModelFile, match="empty|cut short|claims|starts with"):
+        with pytest.raises(BadModelFile, match=r"empty|cut short|claims|starts with"):
             read_header(path)
     assert f"needs {len(data):,} bytes, the file has {len(data) - 1:,}" in reason(path)
 
