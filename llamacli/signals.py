@@ -3,8 +3,9 @@
 A shell loop goes on after a program that exits with 130 by itself; it stops after one that SIGINT killed. So nothing
 here exits with a number: `end_by` restores the default handler and sends the signal again.
 
-Two ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`; an exception
-out of a handler would be lost in callbacks and garbled by imports. Inside `deferred()` it only sets `flag`, so that an answer can be finished, shown and counted before `check` ends it; native code polls the same byte
+Two ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`; an
+exception out of a handler would be lost in callbacks and garbled by imports. Inside `deferred()` it only sets `flag`,
+so that an answer can be finished, shown and counted before `check` ends it; native code polls the same byte
 (`engine/native.py`). A native call does not let Python run its handlers, so a watcher thread sets the flag from the
 wake-up pipe. A second signal ends the process at once, and so does the first where the native call has not returned
 within GRACE_SECONDS.

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from llamacli import signals
-from llamacli.engine import native, offload
+from llamacli.engine import amx, native, offload
 from llamacli.engine.native import C
 from llamacli.engine.types import ContextOptions, ModelInfo, ModelOptions, Prompt, SpecialToken
 from llamacli.errors import BadModelFile, ContextFull, OutOfMemory, UsageError, printable
-from llamacli.models import gguf
+from llamacli.models import gguf, gguf_checks
 
 #: Called with 0.0 … 1.0 while the weights are loaded.
 Progress = Callable[[float], None]
@@ -41,7 +41,7 @@ class Model:
         Raises ModelNotFound, UsageError, BadModelFile, OutOfMemory; signals.Ended where a signal came.
         """
         self.header = gguf.read_header(options.path)
-        gguf.check(self.header, weights=not options.vocab_only)
+        gguf_checks.check(self.header, weights=not options.vocab_only)
         self._loras: list[tuple[Any, float]] = []
         self._keep: list[Any] = []  # arrays that native parameters point to
         params = self._parameters(options, context, progress)
@@ -77,6 +77,7 @@ class Model:
     def _parameters(self, options: ModelOptions, context: ContextOptions | None, progress: Progress | None) -> Any:
         params = C.llama_model_default_params()
         params.vocab_only = options.vocab_only
+        params.use_extra_bufts = options.vocab_only or amx.works()
         # enum llama_load_mode: 0 plain, 1 mapped, 2 locked, 3 both
         params.load_mode = (1 if options.mmap else 0) + (2 if options.mlock else 0)
 

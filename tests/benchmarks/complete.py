@@ -17,6 +17,7 @@ column ÷ the second, for each pair. See `side_by_side.py` for the models and th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -34,6 +35,8 @@ from side_by_side import MB, Row, Section
 
 PROMPT = "Once upon a time there was a machine that told stories"
 N_CTX = 512
+#: name, model, tokens to write
+GENERATED = [("1.1B Q4_K_M", "b1b", 64), ("19.5M Q4_K_M", "b19m", 256)]
 SAMPLINGS = {"temp 0": ["--temp", "0"], "default samplers": []}
 
 
@@ -46,6 +49,7 @@ class Job:
     threads: int
     sampling: tuple[str, ...] = ()
     n_ctx: int = N_CTX
+    tool_args: tuple[str, ...] = ()
 
     def common(self) -> list[str]:
         size = ["-n", str(self.n_tokens), "-c", str(self.n_ctx)]
@@ -56,15 +60,7 @@ class Job:
         return ["complete", "--raw", *self.common(), *never]
 
     def theirs(self, tool: str) -> list[str]:
-        return [tool, "-no-cnv", "--ignore-eos", *self.common()]
-
-
-def _q4(folder: Path) -> Path:
-    return bench.model(folder, "b1b", "q4km")
-
-
-def _small(folder: Path) -> Path:
-    return bench.model(folder, "b19m", "q4km")
+        return [tool, "-no-cnv", "--ignore-eos", *self.common(), *self.tool_args]
 
 
 # --- generation -----------------------------------------------------------------------------------------------------
@@ -82,16 +78,16 @@ class Speed:
 
 def generation(options: argparse.Namespace, section: Section) -> None:
     section.notes += bench.no_comparison()
-    for name, model, n_tokens in (("1.1B Q4_K_M", _q4, 64), ("19.5M Q4_K_M", _small, 256)):
-        path = model(options.models)
-        bench.read_once(path)
-        for sampling, arguments in SAMPLINGS.items():
-            job = Job(path, n_tokens, options.threads, tuple(arguments))
+    for (name, stem, n_tokens), (sampling, arguments) in itertools.product(GENERATED, SAMPLINGS.items()):
+        with section.part():
+            path = bench.model(options.models, stem, "q4km")
+            job = Job(path, n_tokens, options.threads, tuple(arguments), tool_args=tuple(options.tool_args))
             section.rows += _speeds(f"{name}, {sampling}", job, options.pairs)
 
 
 def _speeds(label: str, job: Job, pairs: int) -> list[Row]:
     tool, ends = bench.tool("llama-completion"), bench.end_tokens(job.model)
+    bench.read_once(job.model)
     ours, theirs = bench.in_turns(
         label, pairs, partial(_our_speed, job, ends), partial(_their_speed, job, tool) if tool else None
     )
@@ -121,7 +117,7 @@ def _same_work(job: Job, ours: list[Speed], theirs: list[Speed]) -> None:
     """The figures of runs that did different work may not be compared."""
     counts = {(speed.n_prompt, speed.n_decoded) for speed in (*ours, *theirs)}
     if len(counts) != 1 or counts.pop()[1] != job.n_tokens - 1:
-        raise RuntimeError(f"the runs on {job.model.name} evaluated different numbers of tokens: {counts}")
+        raise bench.FailedError(f"the runs on {job.model.name} evaluated different numbers of tokens")
 
 
 # --- whole processes ------------------------------------------------------------------------------------------------
@@ -131,21 +127,26 @@ def process(options: argparse.Namespace, section: Section) -> None:
     section.notes += bench.no_comparison()
     floor = bench.run(["true"]).peak
     section.notes.append(f"a process that does nothing is measured with {floor / MB:.1f} MB")
-    tool = bench.tool("llama-completion")
-    for name, model in (("1.1B Q4_K_M", _q4), ("stories260K", lambda _: bench.stories())):
-        path = model(options.models)
-        bench.read_once(path)
-        job, ends = Job(path, 32, options.threads, ("--temp", "0")), bench.end_tokens(path)
-        ours, theirs = bench.in_turns(
-            f"{name}, whole process",
-            options.pairs,
-            partial(bench.run, [*bench.llamacli(), *job.ours(ends)]),
-            partial(bench.run, job.theirs(tool)) if tool else None,
-        )
-        section.rows += [
-            Row(f"{name}, 32 tokens, wall", "s", [r.seconds for r in ours], [r.seconds for r in theirs]),
-            Row(f"{name}, 32 tokens, peak", "MB", [r.peak / MB for r in ours], [r.peak / MB for r in theirs]),
-        ]
+    with section.part():
+        section.rows += _wall_and_peak("1.1B Q4_K_M", bench.model(options.models, "b1b", "q4km"), options)
+    with section.part():
+        section.rows += _wall_and_peak("stories260K", bench.stories(), options)
+
+
+def _wall_and_peak(name: str, path: Path, options: argparse.Namespace) -> list[Row]:
+    tool, ends = bench.tool("llama-completion"), bench.end_tokens(path)
+    bench.read_once(path)
+    job = Job(path, 32, options.threads, ("--temp", "0"), tool_args=tuple(options.tool_args))
+    ours, theirs = bench.in_turns(
+        f"{name}, whole process",
+        options.pairs,
+        partial(bench.run, [*bench.llamacli(), *job.ours(ends)]),
+        partial(bench.run, job.theirs(tool)) if tool else None,
+    )
+    return [
+        Row(f"{name}, 32 tokens, wall", "s", [r.seconds for r in ours], [r.seconds for r in theirs]),
+        Row(f"{name}, 32 tokens, peak", "MB", [r.peak / MB for r in ours], [r.peak / MB for r in theirs]),
+    ]
 
 
 # --- help -----------------------------------------------------------------------------------------------------------
@@ -171,64 +172,76 @@ EARLY, LATE = range(10, 60), range(3950, 4050)  # counted from the first token o
 
 @dataclass(frozen=True)
 class Cost:
-    """µs per token, medians over a window: our loop with the native sampler in it, that sampler, the native decode."""
+    """µs per token, medians over a window: our loop, the native sampler in it, its rest; the native decode."""
 
     loop: float
     sampler: float
+    rest: float
     decode: float
-
-    @property
-    def python(self) -> float:
-        return self.loop - self.sampler
 
 
 def loop(options: argparse.Namespace, section: Section) -> None:
     section.columns = (f"tokens {LATE.start:,}–{LATE.stop:,}", f"tokens {EARLY.start}–{EARLY.stop}")
+    section.notes += [
+        "beside decode: as it is; the longer decode of a late token leaves colder caches to the loop",
+        "alone: no decode after the prompt's, so warm caches: what the loop itself does",
+    ]
     path = bench.model(options.models, "tiny8k")
     ends = bench.end_tokens(path)
-    for sampling, arguments in SAMPLINGS.items():
+    for (sampling, arguments), decoding in itertools.product(SAMPLINGS.items(), (True, False)):
         job = Job(path, LATE.stop + 1, options.threads, tuple(arguments), n_ctx=8192)
-        (runs,) = bench.in_turns(f"loop, {sampling}", options.pairs, partial(bench.in_child, _costs, job.ours(ends)))
-        parts: dict[str, Callable[[Cost], float]] = {
-            "loop with the native sampler": lambda cost: cost.loop,
-            "loop without it": lambda cost: cost.python,
-            "native sampler": lambda cost: cost.sampler,
-            "native decode": lambda cost: cost.decode,
-        }
-        for part, of in parts.items():
-            section.rows.append(
-                Row(f"{sampling}, {part}", "µs/token", [of(late) for _, late in runs], [of(early) for early, _ in runs])
-            )
+        label = f"{sampling}, {'beside decode' if decoding else 'alone'}"
+        with section.part():
+            measure = partial(bench.in_child, _costs, job.ours(ends), decoding)
+            (runs,) = bench.in_turns(f"loop, {label}", options.pairs, measure)
+            section.rows += _cost_rows(label, runs, decoding)
 
 
-def _costs(command: list[str]) -> tuple[Cost, Cost]:
+def _cost_rows(label: str, runs: list[tuple[Cost, Cost]], decoding: bool) -> list[Row]:
+    parts: dict[str, Callable[[Cost], float]] = {
+        "loop": lambda cost: cost.loop,
+        "its native sampler": lambda cost: cost.sampler,
+        "its rest": lambda cost: cost.rest,
+    }
+    if decoding:
+        parts["native decode"] = lambda cost: cost.decode
+    return [
+        Row(f"{label}: {part}", "µs/token", [of(late) for _, late in runs], [of(early) for early, _ in runs])
+        for part, of in parts.items()
+    ]
+
+
+def _costs(command: list[str], decoding: bool) -> tuple[Cost, Cost]:
     """Run a command of llamacli in this process, its output going nowhere; what its tokens cost, early and late.
 
-    The time between two native decodes is the loop's. The timers and ctypes' own part of a call add less than a
-    microsecond each, the latter to the native side.
+    The time between two native decodes is the loop's. The clocks add about 0.3 µs to it; ctypes' own part of a call
+    counts as native.
     """
     from llamacli.cli import app
     from llamacli.engine.native import C
 
-    decodes, samples = _timed(C, "llama_decode"), _timed(C, "llama_sampler_sample")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    decodes = _timed(C, "llama_decode", instead=None if decoding else lambda *_: 0)
+    samples = _timed(C, "llama_sampler_sample")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
         app([*command, "-ngl", "0", "--no-stdin"], prog_name="llamacli")
     except SystemExit as end:
         if end.code:
-            raise RuntimeError(f"llamacli ended with {end.code}") from None
-    # decodes[0] is the prompt, samples[i] and decodes[i + 1] belong to token i.
+            raise bench.FailedError(f"llamacli ended with {end.code}") from None
     return _cost(decodes, samples, EARLY), _cost(decodes, samples, LATE)
 
 
-def _timed(library: Any, name: str) -> list[tuple[int, int]]:
-    """Replace a native function by itself with a clock around it: its (begin, end) in nanoseconds, call by call."""
-    native, times, clock = getattr(library, name), [], time.perf_counter_ns
+def _timed(library: Any, name: str, instead: Callable[..., int] | None = None) -> list[tuple[int, int]]:
+    """Put a clock around a native function: (begin, end) of each call in nanoseconds. After the first call (a prompt's
+    decode) `instead`, where given, takes its place.
+    """
+    native, clock = getattr(library, name), time.perf_counter_ns
+    times: list[tuple[int, int]] = []
 
     def call(*arguments: Any) -> Any:
+        function = instead if instead is not None and times else native
         began = clock()
-        result = native(*arguments)
+        result = function(*arguments)
         times.append((began, clock()))
         return result
 
@@ -237,11 +250,12 @@ def _timed(library: Any, name: str) -> list[tuple[int, int]]:
 
 
 def _cost(decodes: list[tuple[int, int]], samples: list[tuple[int, int]], tokens: range) -> Cost:
-    return Cost(
-        loop=statistics.median(decodes[i + 1][0] - decodes[i][1] for i in tokens) / 1000,
-        sampler=statistics.median(samples[i][1] - samples[i][0] for i in tokens) / 1000,
-        decode=statistics.median(decodes[i + 1][1] - decodes[i + 1][0] for i in tokens) / 1000,
-    )
+    """decodes[0] is the prompt's; samples[i] and decodes[i + 1] belong to token i."""
+    loops = [decodes[i + 1][0] - decodes[i][1] for i in tokens]
+    samplers = [samples[i][1] - samples[i][0] for i in tokens]
+    rests = [whole - sampler for whole, sampler in zip(loops, samplers, strict=True)]
+    natives = [decodes[i + 1][1] - decodes[i + 1][0] for i in tokens]
+    return Cost(*(statistics.median(times) / 1000 for times in (loops, samplers, rests, natives)))
 
 
 SECTIONS = {"generation": generation, "process": process, "help": help_pages, "loop": loop}

@@ -222,7 +222,8 @@ def _last_line(stderr: bytes) -> str:
 def run_check(file: Path) -> Outcome:
     """read_header and check, in this process; anything but BadModelFile and its like is a bug."""
     from llamacli.errors import LlamacliError
-    from llamacli.models.gguf import check, read_header
+    from llamacli.models.gguf import read_header
+    from llamacli.models.gguf_checks import check
 
     try:
         check(read_header(file))

@@ -11,18 +11,20 @@ needs the engine runs `in_child`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +38,10 @@ MB = 1e6
 
 class SkippedError(Exception):
     """Something that a measurement needs is not here; the message says what."""
+
+
+class FailedError(Exception):
+    """A program ended with an error, or the two sides did different work."""
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -52,7 +58,7 @@ class Run:
 
 
 def run(command: Sequence[str | Path]) -> Run:
-    """Run to the end with an empty standard input. Raises RuntimeError with the last lines on failure."""
+    """Run to the end with an empty standard input. Raises FailedError with its last lines."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment())
@@ -66,8 +72,8 @@ def run(command: Sequence[str | Path]) -> Run:
         process.returncode = os.waitstatus_to_exitcode(status)
         texts = [_content(out), _content(err)]
     if process.returncode:
-        last = "\n".join("".join(texts).splitlines()[-10:])
-        raise RuntimeError(f"{' '.join(map(str, command))}: ended with {process.returncode}\n{last}")
+        last = " · ".join("".join(texts).split("\n")[-4:])
+        raise FailedError(f"{' '.join(map(str, command))}: ended with {process.returncode}: {last}")
     return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), *texts)
 
 
@@ -208,7 +214,7 @@ def _quantize_natively(source: Path, target: Path, ftype: int) -> None:
     params = C.llama_model_quantize_default_params()
     params.ftype = ftype
     if C.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
-        raise RuntimeError(f"{source} could not be quantized")
+        raise FailedError(f"{source} could not be quantized")
 
 
 def end_tokens(path: Path) -> list[int]:
@@ -272,6 +278,18 @@ class Section:
     columns: tuple[str, str] = ("llamacli", "llama.cpp")
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failed: bool = False
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """What is skipped or fails inside becomes a note; the section goes on."""
+        try:
+            yield
+        except SkippedError as reason:
+            self.notes.append(f"skipped: {reason}")
+        except FailedError as reason:
+            self.notes.append(f"FAILED: {reason}")
+            self.failed = True
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -356,11 +374,12 @@ def _tools_version() -> str | None:
     return None
 
 
-def describe(facts: dict[str, Any], threads: int) -> str:
+def describe(facts: dict[str, Any]) -> str:
     lines = [
-        f"{facts['cpu']}, {facts['cpus']} CPUs, {threads} threads used, {facts['memory_gib']} GiB, {facts['system']}",
-        f"llamacli {facts['llamacli']}, llama-cpp-python {facts['llama_cpp_python']}, Python {facts['python']}; "
-        f"llama.cpp's tools: {facts['llama_cpp'] or 'none (LLAMA_CPP_BIN)'}",
+        f"{facts['cpu']}, {facts['cpus']} CPUs, threads used: {facts['threads']}, {facts['memory_gib']} GiB, "
+        f"{facts['system']}",
+        f"llamacli {facts['llamacli']}, llama-cpp-python {facts['llama_cpp_python']}, Python {facts['python']}",
+        f"llama.cpp's tools: {' '.join([facts['llama_cpp'] or 'none (LLAMA_CPP_BIN)', *facts['tool_args']])}",
     ]
     if facts["load_average"] > 0.5:
         lines.append(f"load average {facts['load_average']}: this machine is not idle, so the ratios mean little")
@@ -382,32 +401,39 @@ def parser(description: str | None, sections: Sequence[str]) -> argparse.Argumen
         default=Path(tempfile.gettempdir()) / "llamacli-bench",
         help="where the models are kept (default %(default)s)",
     )
+    found.add_argument(
+        "--tool-args",
+        type=shlex.split,
+        default=[],
+        metavar="ARGS",
+        help="more arguments for llama.cpp's tools, such as --tool-args=--no-repack where their AMX kernels crash",
+    )
     found.add_argument("--only", action="append", choices=sections, help="this section only; repeatable")
     found.add_argument("--json", action="store_true", help="one JSON document with every single value")
     return found
 
 
-def report(options: argparse.Namespace, sections: dict[str, Callable[[argparse.Namespace, Section], None]]) -> None:
-    """Measure the chosen sections and print them, each as soon as it is done."""
+def report(options: argparse.Namespace, sections: Mapping[str, Callable[[argparse.Namespace, Section], None]]) -> None:
+    """Measure the chosen sections and print them, each as soon as it is done. Exits with 1 where something failed."""
     from llamacli.engine.threads import physical_cores
 
     options.threads = options.threads or physical_cores()
-    facts, done = machine(), []
+    facts = {**machine(), "threads": options.threads, "tool_args": options.tool_args}
+    done = []
     if not options.json:
-        print(describe(facts, options.threads), flush=True)
+        print(describe(facts), flush=True)
     for name, measure in sections.items():
         if options.only and name not in options.only:
             continue
         section = Section(name)
-        try:
+        with section.part():
             measure(options, section)
-        except SkippedError as reason:
-            section.notes.append(f"skipped: {reason}")
         done.append(section)
         if not options.json:
             print("\n" + table(section), flush=True)
     if options.json:
-        print(json.dumps({"machine": {**facts, "threads": options.threads}, "sections": _documents(done)}, indent=2))
+        print(json.dumps({"machine": facts, "sections": _documents(done)}, indent=2))
+    sys.exit(any(section.failed for section in done))
 
 
 def _documents(sections: Sequence[Section]) -> list[dict[str, Any]]:
