@@ -115,14 +115,18 @@ class Model:
         """Set the devices to offload to; returns the free bytes of each."""
         known = {device.name.lower(): (handle, device) for handle, device in native.device_table()}
         if not options.devices:
-            return [device.memory_free for _, device in known.values() if device.kind in ("gpu", "igpu")]
+            found = [device for _, device in known.values()]
+            gpus = [device for device in found if device.kind == "gpu"]
+            # llama.cpp uses an integrated GPU only where there is no other.
+            return [device.memory_free for device in gpus or found if device.kind in ("gpu", "igpu")]
         if options.devices == ("none",):
             handles: list[int | None] = []
         else:
             unknown = [name for name in options.devices if name.lower() not in known]
             if unknown:
                 raise UsageError(
-                    f"--device {', '.join(unknown)}: no such device; there are {', '.join(known) or 'none'}",
+                    f"--device {', '.join(unknown)}: no such device; there are "
+                    f"{', '.join(device.name for _, device in known.values())}",
                     hint="llamacli devices lists them; none switches offloading off",
                 )
             handles = [known[name.lower()][0] for name in options.devices]
