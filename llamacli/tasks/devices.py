@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from llamacli.engine import native
+from llamacli.engine import amx, native
 from llamacli.engine.threads import physical_cores
 from llamacli.engine.types import Device
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A GPU that this build cannot use, and the line that installs a build which can."""
+    """What this build cannot use, why, and the line that installs a build which can."""
 
-    gpu: str
-    backend: str
+    what: str
+    why: str
     install: str
 
 
@@ -46,14 +46,22 @@ def devices() -> Devices:
         backends=backends,
         threads=physical_cores(),
         devices=found,
-        missing=tuple(unused_gpus(backends)),
+        missing=(*unused_gpus(backends), *unused_amx()),
     )
 
 
-def install_line(cmake_option: str) -> str:
-    """Without --force-reinstall and --no-cache-dir pip would bring back the wheel that it compiled for the CPU."""
-    setting = f'CMAKE_ARGS="-D{cmake_option}=on" '
-    return f"{setting}{sys.executable} -m pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
+def install_line(settings: str) -> str:
+    """Without --force-reinstall and --no-cache-dir pip would bring back the wheel that it compiled before."""
+    return f"{settings} {sys.executable} -m pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
+
+
+def unused_amx() -> list[Missing]:
+    """AMX kernels that crash in this build; without them the other fast kernels for quantised weights can be had."""
+    if amx.works():
+        return []
+    flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    why = "its kernels crash in this build, so quantised models are computed more slowly"
+    return [Missing("this processor's AMX", why, install_line(f'CFLAGS="{flags}" CXXFLAGS="{flags}"'))]
 
 
 def unused_gpus(backends: tuple[str, ...], pci: Path = Path("/sys/bus/pci/devices")) -> list[Missing]:
@@ -61,16 +69,20 @@ def unused_gpus(backends: tuple[str, ...], pci: Path = Path("/sys/bus/pci/device
     known = {backend.lower() for backend in backends}
     missing = []
     if not known & {"cuda", "vulkan"} and (name := _nvidia()):
-        missing.append(Missing(name, "CUDA", install_line("GGML_CUDA")))
+        missing.append(_no_backend(name, "CUDA", "GGML_CUDA"))
     vendors = _display_vendors(pci)
     if not known & {"rocm", "hip", "vulkan"} and "0x1002" in vendors:
         option = "GGML_HIP" if shutil.which("hipcc") else "GGML_VULKAN"
-        missing.append(Missing("an AMD GPU", option.removeprefix("GGML_").capitalize(), install_line(option)))
+        missing.append(_no_backend("an AMD GPU", option.removeprefix("GGML_").capitalize(), option))
     if not known & {"sycl", "vulkan"} and "0x8086" in vendors:
-        missing.append(Missing("an Intel GPU", "Vulkan", install_line("GGML_VULKAN")))
+        missing.append(_no_backend("an Intel GPU", "Vulkan", "GGML_VULKAN"))
     if not known & {"metal", "mtl"} and sys.platform == "darwin" and platform.machine() == "arm64":
-        missing.append(Missing("Apple's GPU", "Metal", install_line("GGML_METAL")))
+        missing.append(_no_backend("Apple's GPU", "Metal", "GGML_METAL"))
     return missing
+
+
+def _no_backend(gpu: str, backend: str, option: str) -> Missing:
+    return Missing(gpu, f"this build has no {backend} backend", install_line(f'CMAKE_ARGS="-D{option}=on"'))
 
 
 def _nvidia() -> str:

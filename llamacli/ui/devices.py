@@ -20,6 +20,6 @@ def show(result: Devices, output: Output) -> None:
         for d in result.devices
     ]
     output.table(("device", "kind", "backend", "description", "free GiB", "GiB"), rows)
-    for gpu in result.missing:
-        note(f"hint: {gpu.gpu} is not used: this build has no {gpu.backend} backend. To compile one:", style="hint")
-        note(f"  {gpu.install}")
+    for missing in result.missing:
+        note(f"hint: {missing.what} is not used: {missing.why}. To compile another build:", style="hint")
+        note(f"  {missing.install}")

@@ -24,7 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ class Job:
     def theirs(self, tool: str) -> list[str]:
         return [tool, "-no-cnv", "--ignore-eos", *self.common(), *self.tool_args]
 
+    def warm_up(self) -> None:
+        """The file into the page cache, our modules into Python's: the first run counted is like the others."""
+        bench.read_once(self.model)
+        bench.run([*bench.llamacli(), *replace(self, n_tokens=1).ours([])])
+
 
 # --- generation -----------------------------------------------------------------------------------------------------
 
@@ -87,7 +92,7 @@ def generation(options: argparse.Namespace, section: Section) -> None:
 
 def _speeds(label: str, job: Job, pairs: int) -> list[Row]:
     tool, ends = bench.tool("llama-completion"), bench.end_tokens(job.model)
-    bench.read_once(job.model)
+    job.warm_up()
     ours, theirs = bench.in_turns(
         label, pairs, partial(_our_speed, job, ends), partial(_their_speed, job, tool) if tool else None
     )
@@ -135,8 +140,8 @@ def process(options: argparse.Namespace, section: Section) -> None:
 
 def _wall_and_peak(name: str, path: Path, options: argparse.Namespace) -> list[Row]:
     tool, ends = bench.tool("llama-completion"), bench.end_tokens(path)
-    bench.read_once(path)
     job = Job(path, 32, options.threads, ("--temp", "0"), tool_args=tuple(options.tool_args))
+    job.warm_up()
     ours, theirs = bench.in_turns(
         f"{name}, whole process",
         options.pairs,
@@ -156,6 +161,7 @@ def help_pages(options: argparse.Namespace, section: Section) -> None:
     section.columns = ("llamacli", "python -c 0")
     for arguments in (["--help"], ["complete", "--help"]):
         label = " ".join(["llamacli", *arguments])
+        bench.run([*bench.llamacli(), *arguments])  # warms up
         ours, bare = bench.in_turns(
             label,
             options.pairs,

@@ -78,9 +78,14 @@ def run(command: Sequence[str | Path]) -> Run:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without the variables that change what the programs do."""
-    ours = ("LLAMACLI_", "LLAMA_ARG_", "LLAMA_LOG_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Ours, without the variables that change what the programs do. Python's bytecode is cached, as an installed
+    package's is, but never in this checkout where the environment forbids that.
+    """
+    ours = ("LLAMACLI_", "LLAMA_ARG_", "LLAMA_LOG_", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        kept.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "llamacli-bench-bytecode"))
+    return kept
 
 
 def _content(file: Any) -> str:
