@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import errno
 import importlib
+import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import typer
 import typer.core
@@ -34,50 +35,81 @@ class Command(typer.core.TyperCommand):
 
     #: Options whose value may be left out → what that means.
     optional_values: ClassVar = {"--think": "on"}
+    #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
+    _any_bytes = frozenset({"model", "files", "lora", "prompt_option"})
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with _closed_pipe_is_a_signal():
+            return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._checked(args))
 
     def _checked(self, args: list[str]) -> list[str]:
         options = {name: param for param in self.params for name in (*param.opts, *param.secondary_opts)}
-        takes_value = {name: not getattr(param, "is_flag", False) for name, param in options.items()}
         checked: list[str] = []
-        rest = iter(args)
-        for argument in rest:
+        rest = [*args]
+        while rest:
+            argument = rest.pop(0)
             if argument == "--":
                 return [*checked, argument, *rest]
-            name = argument.split("=", 1)[0]
+            if re.match(r"-[a-zA-Z]=", argument) and takes_value(options.get(argument[:2])):
+                rest.insert(0, argument[3:])  # -n=60; the parser would take "=60"
+                argument = argument[:2]
+            name, equals, value = argument.partition("=")
             if argument in self.optional_values and argument in options:
+                if rest and rest[0] in ("low", "medium", "high"):
+                    raise typer.BadParameter(f"{argument} {rest[0]}: did you mean {argument}={rest[0]}?")
                 argument = f"{argument}={self.optional_values[argument]}"
-            elif name in options:
-                if takes_value[name] and "=" not in argument:
+            elif takes_value(options.get(name)):
+                if not equals and rest:
                     checked.append(argument)
-                    argument = next(rest, "")
-                    if argument == "" and len(args) == len(checked):
-                        return checked  # the parser says that a value is missing
-                    self._refuse_seed(name, argument)
-            else:
-                self._refuse_attached(argument, options, takes_value)
+                    argument = value = rest.pop(0)
+                self._check_value(name, value, options[name])
+            elif name not in options:
+                _refuse_attached(argument, options)
             checked.append(argument)
         return checked
 
-    def _refuse_attached(self, argument: str, options: dict[str, Any], takes_value: dict[str, bool]) -> None:
-        """`-seed 42` would be `-s` with the text "eed"."""
-        short = argument[:2]
-        if not re.match(r"-[a-zA-Z].", argument) or not takes_value.get(short):
-            return
-        if options[short].type.name.startswith(("int", "float")) and re.match(r"-[a-zA-Z]=?-?[\d.]", argument):
-            return  # -n60 can mean only one thing
-        meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])
-        suggestion = f"did you mean {meant[0]}? " if meant else ""
-        raise typer.BadParameter(f"no such option: {argument}; {suggestion}(the value of {short} goes after a space)")
-
-    def _refuse_seed(self, name: str, value: str) -> None:
-        """`-s` is the seed in llama.cpp and the system message here, as in llm."""
+    def _check_value(self, name: str, value: str, option: Any) -> None:
         if name == "-s" and re.fullmatch(r"-?\d+", value):
             raise typer.BadParameter(
                 f"-s {value} would be a system message; did you mean --seed {value}? (--system {value} insists)"
             )
+        if option.name not in self._any_bytes:
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise typer.BadParameter(f"the value of {name} is no UTF-8") from None
+
+
+def takes_value(option: Any) -> bool:
+    return option is not None and not getattr(option, "is_flag", False)
+
+
+def _refuse_attached(argument: str, options: dict[str, Any]) -> None:
+    """`-seed 42` would be `-s` with the text "eed". -n60 can mean only one thing."""
+    short = argument[:2]
+    if not re.match(r"-[a-zA-Z].", argument) or not takes_value(options.get(short)):
+        return
+    if options[short].type.name.startswith(("int", "float")) and re.match(r"-[a-zA-Z]-?[\d.]", argument):
+        return
+    import difflib
+
+    meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])
+    suggestion = f"did you mean {meant[0]}? " if meant else ""
+    raise typer.BadParameter(f"no such option: {argument}; {suggestion}(the value of {short} goes after a space)")
+
+
+@contextlib.contextmanager
+def _closed_pipe_is_a_signal() -> Iterator[None]:
+    """Wherever a command writes: Typer and rich would make an ordinary exit of it."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        raise signals.Ended(getattr(signal, "SIGPIPE", 13)) from None
 
 
 class Group(typer.core.TyperGroup):
@@ -92,25 +124,30 @@ class Group(typer.core.TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, load(name) if name else command, rest
 
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with _closed_pipe_is_a_signal():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-            signals.check()
-            return result
-        except BrokenPipeError:
-            raise signals.Ended(getattr(signal, "SIGPIPE", 13)) from None
+        with _closed_pipe_is_a_signal():
+            return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **settings: Any) -> NoReturn:
         settings["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):  # closed, or no stream of the usual kind
+                cast(io.TextIOWrapper, stream).reconfigure(errors="backslashreplace")
         try:
             result = super().main(args, **settings)
             code = result if isinstance(result, int) else 0
+            with _closed_pipe_is_a_signal():
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            signals.check()
         except LlamacliError as error:
             code = report(error.message, error.hint, error.exit_code)
         except typer.TyperException as error:
-            code = report(*_usage_message(error), error.exit_code)
+            code = report(*_usage_message(error, list(args if args is not None else sys.argv[1:])), error.exit_code)
         except typer.Abort:
             code = report("aborted", None, 1)
         except MemoryError:
@@ -144,23 +181,27 @@ def report(message: str, hint: str | None, code: int) -> int:
     return code
 
 
-def _usage_message(error: typer.TyperException) -> tuple[str, str | None]:
+def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, str | None]:
     message = error.format_message().strip().rstrip(".")
     message = re.sub(r"^Invalid value: ", "", message)
     message = re.sub(r"is not a valid int\w*( range)?", "is no whole number", message)
     message = re.sub(r"is not a valid float( range)?", "is no number", message)
     message = message[:1].lower() + message[1:]
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "llamacli"
     if "did you mean" in message.lower():
         return message, None
-    return message, f"{path} --help shows the options"
+    command = f"llamacli {args[0]}" if args and args[0] in COMMANDS else "llamacli"
+    return message, f"{command} --help shows the options"
+
+
+_STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
 
 
 def _storage_message(error: OSError) -> tuple[str, str | None, int]:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO):
+    if error.errno == errno.ENOMEM:
+        return f"{where}{reason}", None, OutOfMemory.exit_code
+    if error.errno in _STORAGE:
         return f"{where}{reason}", None, StorageError.exit_code
     return f"a bug of llamacli's: {where}{reason}", "LLAMACLI_DEBUG=1 shows where", 1
 

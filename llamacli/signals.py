@@ -6,9 +6,11 @@ here exits with a number: `end_by` restores the default handler and sends the si
 Two ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`; an
 exception out of a handler would be lost in callbacks and garbled by imports. Inside `deferred()` it only sets `flag`,
 so that an answer can be finished, shown and counted before `check` ends it; native code polls the same byte
-(`engine/native.py`). A native call does not let Python run its handlers, so a watcher thread sets the flag from the
-wake-up pipe. A second signal ends the process at once, and so does the first where the native call has not returned
-within GRACE_SECONDS.
+(`engine/native.py`).
+
+While a native call lasts, or a write to a pipe that nobody reads, Python runs no handlers. So a watcher thread gets
+each signal through the wake-up pipe, sets the flag, and ends the process where the main thread has not done so within
+its patience. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Promised is half a second from Ctrl-C to the end.
 GRACE_SECONDS = 0.4
+#: Longer where there is something to finish and to show.
+FINISHING_SECONDS = 2.0
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -36,8 +41,9 @@ flag = bytearray(2)
 received: int | None = None
 _cleanups: list[Callable[[], None]] = []
 _deferring = 0
-_hurry = False  # inside deferred(hurry=True)
+_patience = GRACE_SECONDS
 _watcher: threading.Thread | None = None
+_keep: list[socket.socket] = []
 cursor_hidden = False  # set by ui/progress.py while a bar is shown
 
 
@@ -85,22 +91,17 @@ def on_end(cleanup: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred(*, hurry: bool = False) -> Iterator[None]:
-    """Signals set `flag` instead of ending the process.
-
-    `hurry`: nothing would be lost by ending a native call that does not stop by itself, so the process ends after
-    GRACE_SECONDS even inside one.
-    """
-    global _deferring, _hurry
-    _start_watcher()
-    before = _hurry
+def deferred(patience: float = GRACE_SECONDS) -> Iterator[None]:
+    """Signals set `flag` instead of ending the process, which has `patience` seconds to end by itself then."""
+    global _deferring, _patience
+    before = _patience
     _deferring += 1
-    _hurry = hurry
+    _patience = patience
     try:
         yield
     finally:
         _deferring -= 1
-        _hurry = before
+        _patience = before
 
 
 def check() -> None:
@@ -109,33 +110,40 @@ def check() -> None:
         raise Ended(received)
 
 
-def _start_watcher() -> None:
+def watch() -> None:
+    """Start the watcher, once; before native code is called. Only the main thread can."""
     global _watcher
     if _watcher is not None or threading.current_thread() is not threading.main_thread():
         return
-    import socket
+    if os.name == "posix":
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+    else:  # select() takes sockets only
+        import socket
 
-    reader, writer = socket.socketpair()  # select() takes no pipes on Windows
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    _watcher = threading.Thread(target=_watch, args=(reader, writer), daemon=True)
+        _keep.extend(socket.socketpair())
+        reader, writer = (end.fileno() for end in _keep)
+        _keep[1].setblocking(False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
     _watcher.start()
 
 
-def _watch(reader: socket.socket, writer: socket.socket) -> None:
+def _watch(reader: int) -> None:
     first: int | None = None
+    noted = 0.0
     while True:
-        patience = GRACE_SECONDS if first is not None and _hurry else None
-        if not select.select([reader], [], [], patience)[0]:
-            if first is not None and _hurry and _deferring:
+        left = max(0.0, noted + _patience - time.monotonic()) if first is not None else None
+        if not select.select([reader], [], [], left)[0]:
+            if first is not None and time.monotonic() >= noted + _patience:
                 _end_from_thread(first)
             continue
-        signum = reader.recv(1)[0]
-        if signum not in _SIGNALS or not _deferring:
+        signum = os.read(reader, 1)[0] if os.name == "posix" else _keep[0].recv(1)[0]
+        if signum not in _SIGNALS or signal.getsignal(signum) is not _handle:
             continue
         if first is not None:
             _end_from_thread(signum)
-        first = signum
+        first, noted = signum, time.monotonic()
         flag[0] = 1
 
 

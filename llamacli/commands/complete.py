@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlags, SamplingFlags, at_least, grouped, one_of
+from llamacli.commands.options import ModelFlags, SamplingFlags, between, grouped, one_of
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def complete(
             "--n-predict",
             metavar="N",
             help="At most N tokens. (until the model ends or the context is full)",
-            callback=at_least(-1),
+            callback=between(-1),
         ),
     ] = None,
     stop: Annotated[
@@ -64,7 +64,7 @@ def complete(
             "--samples",
             metavar="K",
             help="K independent answers, side by side.",
-            callback=at_least(1),
+            callback=between(1, 256),
             show_default=False,
         ),
     ] = 1,
@@ -96,7 +96,7 @@ def complete(
         raise UsageError("two prompts: one as the argument, one as --prompt", hint="give one of them")
     prompt = prompt if prompt is not None else prompt_option
     output = Output(as_json=as_json)
-    _refuse_contradictions(output, raw, chat, special, system, think or no_think, samples, null)
+    _refuse_contradictions(output, raw, chat, special, system, think or no_think, samples, null, echo)
     loaded, context, values = model.options(), model.context(), sampling.given()
     piped = stdin.read(wanted=prompt == "-", unwanted=no_stdin)
     request = task.Request(
@@ -120,7 +120,8 @@ def complete(
             completion = task.fold(events)
             output.document(completion)
             endings = completion.endings()
-            answer.statistics(completion, verbose)
+            if verbose:
+                answer.statistics(completion)
         else:
             endings = answer.show(events, output, echo=echo, verbose=verbose, thoughts=not hidethinking, null=null)
     task.verdict(endings)
@@ -135,6 +136,7 @@ def _refuse_contradictions(
     think: str | bool | None,
     samples: int,
     null: bool,
+    echo: bool,
 ) -> None:
     if raw and system is not None:
         raise UsageError("--raw has no system message", hint="put the text into the prompt, or leave out --raw")
@@ -144,6 +146,8 @@ def _refuse_contradictions(
         raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
     if special and not raw:
         raise UsageError("--special needs --raw: the chat template writes the control tokens itself")
+    if echo and (output.mode == "json" or samples > 1):
+        raise UsageError("--echo prints the prompt before one text; it excludes --json and --samples")
     if null and output.mode == "json":
         raise UsageError("-0 and --json exclude each other")
     if samples > 1 and output.mode == "plain" and not null:

@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from llamacli.engine.types import ContextOptions, ModelOptions
 
 MODEL, SAMPLING, ADVANCED, GPU = "Model and context", "Sampling", "Advanced", "GPU"
-_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-def at_least(smallest: int) -> Callable[[Any], Any]:
-    """A check for a number; Typer's own `min` would clutter the help."""
+#: What native code takes as an int; a larger number would wrap around.
+INT_MAX = 2**31 - 1
+
+
+def between(smallest: int, largest: int = INT_MAX) -> Callable[[Any], Any]:
+    """A check for a number; Typer's own `min` and `max` would clutter the help."""
 
     def check(value: int | None) -> int | None:
-        if value is not None and value < smallest:
-            raise typer.BadParameter(f"{value} is less than {smallest}")
+        if value is not None and not smallest <= value <= largest:
+            raise typer.BadParameter(f"{value} is not between {smallest} and {largest}")
         return value
 
     return check
@@ -97,7 +100,7 @@ class ModelFlags:
         typer.Option(
             "-c",
             "--ctx-size",
-            callback=at_least(0),
+            callback=between(0),
             metavar="N",
             help="Context in tokens; 0: the trained size. (what prompt and answer need)",
             rich_help_panel=MODEL,
@@ -108,7 +111,7 @@ class ModelFlags:
         typer.Option(
             "-t",
             "--threads",
-            callback=at_least(1),
+            callback=between(1, 512),
             metavar="N",
             help="Threads. (the physical cores)",
             rich_help_panel=MODEL,
@@ -138,7 +141,7 @@ class ModelFlags:
     tensor_split: Annotated[
         str | None,
         typer.Option(
-            "-ts", "--tensor-split", metavar="N,N…", help="Each GPU's share, such as 3,1.", rich_help_panel=GPU
+            "-ts", "--tensor-split", metavar="N,N", help="Each GPU's share, such as 3,1.", rich_help_panel=GPU
         ),
     ] = None
     main_gpu: Annotated[
@@ -146,7 +149,7 @@ class ModelFlags:
         typer.Option(
             "-mg",
             "--main-gpu",
-            callback=at_least(0),
+            callback=between(0),
             metavar="N",
             help="Put the whole model on this GPU.",
             rich_help_panel=GPU,
@@ -167,7 +170,7 @@ class ModelFlags:
         typer.Option(
             "-ncmoe",
             "--n-cpu-moe",
-            callback=at_least(0),
+            callback=between(0),
             metavar="N",
             help="Keep the experts of the first N layers in RAM.",
             rich_help_panel=GPU,
@@ -178,7 +181,7 @@ class ModelFlags:
         typer.Option(
             "-b",
             "--batch-size",
-            callback=at_least(1),
+            callback=between(1),
             metavar="N",
             help="Prompt tokens per call.",
             rich_help_panel=ADVANCED,
@@ -189,7 +192,7 @@ class ModelFlags:
         typer.Option(
             "-ub",
             "--ubatch-size",
-            callback=at_least(1),
+            callback=between(1),
             metavar="N",
             help="Prompt tokens computed at once.",
             rich_help_panel=ADVANCED,
@@ -205,7 +208,7 @@ class ModelFlags:
             "-ctk",
             "--cache-type-k",
             metavar="TYPE",
-            help=f"K cache: {', '.join(_KV_TYPES)}.",
+            help="K cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl.",
             rich_help_panel=ADVANCED,
         ),
     ] = "f16"
@@ -226,7 +229,7 @@ class ModelFlags:
         return ModelOptions(
             path=resolve(self.model),
             n_gpu_layers=_gpu_layers(self.gpu_layers),
-            devices=tuple(name.strip() for name in (self.device or "").split(",") if name.strip()),
+            devices=_devices(self.device),
             tensor_split=_numbers("--tensor-split", self.tensor_split),
             main_gpu=self.main_gpu,
             override_tensor=tuple(pair for text in self.override_tensor or () for pair in _overrides(text)),
@@ -239,7 +242,7 @@ class ModelFlags:
 
     def context(self) -> ContextOptions:
         """Everything about the context but its size. Raises UsageError."""
-        from llamacli.engine.types import ContextOptions
+        from llamacli.engine.types import KV_TYPES, ContextOptions
 
         return ContextOptions(
             n_ctx=self.ctx_size or 0,
@@ -247,13 +250,15 @@ class ModelFlags:
             n_ubatch=self.ubatch_size,
             n_threads=self.threads or 0,
             flash_attn=one_of("--flash-attn", self.flash_attn, ("auto", "on", "off")),
-            type_k=one_of("--cache-type-k", self.cache_type_k, _KV_TYPES),
-            type_v=one_of("--cache-type-v", self.cache_type_v, _KV_TYPES),
+            type_k=one_of("--cache-type-k", self.cache_type_k, tuple(KV_TYPES)),
+            type_v=one_of("--cache-type-v", self.cache_type_v, tuple(KV_TYPES)),
         )
 
 
-def _option(*names: str, help: str, panel: str = ADVANCED, metavar: str = "N") -> Any:
-    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, show_default=False)
+def _option(*names: str, help: str, panel: str = ADVANCED, metavar: str = "N", callback: Any = None) -> Any:
+    return typer.Option(
+        *names, metavar=metavar, help=help, rich_help_panel=panel, show_default=False, callback=callback
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +268,9 @@ class SamplingFlags:
     temp: Annotated[
         float | None, _option("--temp", "--temperature", panel=SAMPLING, help="Temperature; 0 is greedy. (0.8)")
     ] = None
-    top_k: Annotated[int | None, _option("--top-k", panel=SAMPLING, help="The k best tokens; 0 is off. (40)")] = None
+    top_k: Annotated[
+        int | None, _option("--top-k", callback=between(-1), panel=SAMPLING, help="The k best tokens; 0 is off. (40)")
+    ] = None
     top_p: Annotated[float | None, _option("--top-p", panel=SAMPLING, help="Nucleus; 1 is off. (0.95)")] = None
     min_p: Annotated[
         float | None, _option("--min-p", panel=SAMPLING, help="At least this part of the best; 0 is off. (0.05)")
@@ -272,7 +279,8 @@ class SamplingFlags:
         float | None, _option("--repeat-penalty", panel=SAMPLING, help="Against repetition; 1 is off. (1)")
     ] = None
     repeat_last_n: Annotated[
-        int | None, _option("--repeat-last-n", panel=SAMPLING, help="Tokens that penalties look back. (64)")
+        int | None,
+        _option("--repeat-last-n", callback=between(0), panel=SAMPLING, help="Tokens that penalties look back. (64)"),
     ] = None
     seed: Annotated[
         int | None, _option("--seed", panel=SAMPLING, help="The same seed gives the same text. (drawn)")
@@ -287,15 +295,21 @@ class SamplingFlags:
     ] = None
     dry_multiplier: Annotated[float | None, _option("--dry-multiplier", help="DRY; 0 is off. (0)")] = None
     dry_base: Annotated[float | None, _option("--dry-base", help="DRY's base. (1.75)")] = None
-    dry_allowed_length: Annotated[int | None, _option("--dry-allowed-length", help="Free repeats. (2)")] = None
-    dry_penalty_last_n: Annotated[int | None, _option("--dry-penalty-last-n", help="DRY looks back. (64)")] = None
+    dry_allowed_length: Annotated[
+        int | None, _option("--dry-allowed-length", callback=between(0), help="Free repeats. (2)")
+    ] = None
+    dry_penalty_last_n: Annotated[
+        int | None, _option("--dry-penalty-last-n", callback=between(0), help="DRY looks back. (64)")
+    ] = None
     dry_sequence_breaker: Annotated[
         list[str] | None,
         _option("--dry-sequence-breaker", metavar="TEXT", help="Replaces the breakers; none: no breakers; repeatable."),
     ] = None
     xtc_probability: Annotated[float | None, _option("--xtc-probability", help="XTC; 0 is off. (0)")] = None
     xtc_threshold: Annotated[float | None, _option("--xtc-threshold", help="XTC's threshold. (0.1)")] = None
-    mirostat: Annotated[int | None, _option("--mirostat", help="Mirostat 1 or 2; 0 is off. (0)")] = None
+    mirostat: Annotated[
+        int | None, _option("--mirostat", callback=between(0), help="Mirostat 1 or 2; 0 is off. (0)")
+    ] = None
     mirostat_tau: Annotated[float | None, _option("--mirostat-tau", "--mirostat-ent", help="Target surprise. (5)")] = (
         None
     )
@@ -341,12 +355,20 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     return value.lower()
 
 
+def _devices(text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    if text is not None and not names:
+        raise UsageError("--device names no device", hint="--device none keeps to the CPU")
+    return ("none",) if [name.lower() for name in names] == ["none"] else names
+
+
 def _gpu_layers(text: str) -> int | None:
+    text = text.lower()
     if text in ("auto", "all"):
         return None if text == "auto" else -1
     if not re.fullmatch(r"\d+", text):
         raise UsageError(f"--gpu-layers {text}: it must be auto, all or a number of layers")
-    return int(text)
+    return min(int(text), INT_MAX)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:
@@ -370,17 +392,16 @@ def _overrides(text: str) -> list[tuple[str, str]]:
 
 
 def _lora(text: str) -> tuple[Path, float]:
-    path, colon, scale = text.rpartition(":")
-    if colon and path and not Path(text).exists():
-        try:
-            return Path(path), float(scale)
-        except ValueError:
-            pass
-    return Path(text), 1.0
+    name, colon, number = text.rpartition(":")
+    if not colon or Path(text).exists() or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", number):
+        name, number = text, "1"
+    if not Path(name).is_file():
+        raise UsageError(f"--lora {name}: no such file")
+    return Path(name), float(number)
 
 
 def _logit_bias(text: str) -> tuple[int, float]:
-    match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+|inf))", text)
+    match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf))", text)
     if not match or (match[2][0] not in "+-" and "=" not in text):
         raise UsageError(f"--logit-bias {text}: ID+BIAS, ID-BIAS or ID-inf is wanted, such as 15043+1.5")
     return int(match[1]), float(match[2])
@@ -388,11 +409,11 @@ def _logit_bias(text: str) -> tuple[int, float]:
 
 def _sampler_order(text: str) -> tuple[str, ...]:
     from llamacli.engine.sampling import canonical
-    from llamacli.engine.types import SAMPLER_ORDER
+    from llamacli.engine.types import SAMPLER_NAMES
 
     names = [part for part in re.split("[;,]", text) if part.strip()]
     order = tuple(canonical(name) for name in names)
     for name, known in zip(names, order, strict=True):
         if not known:
-            raise UsageError(f"--samplers: no sampler {name}; there are {', '.join(SAMPLER_ORDER)}, adaptive_p")
+            raise UsageError(f"--samplers: no sampler {name}; there are {', '.join(SAMPLER_NAMES)}")
     return order

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands.options import ModelFlag
+from llamacli.errors import UsageError
 
 
 def tokens(
@@ -32,6 +33,8 @@ def tokens(
 ) -> None:
     """Show how a text is split into tokens: ids and pieces.
 
+    As for complete, one final newline of each file and of standard input is dropped.
+
     Example:
 
       llamacli tokens -m model.gguf --count < book.txt
@@ -44,6 +47,8 @@ def tokens(
     from llamacli.ui.output import Output
     from llamacli.ui.tokens import show
 
+    if count + ids + as_json > 1:
+        raise UsageError("--count, --ids and --json exclude each other")
     path = resolve(model)
     piped = stdin.read(wanted=text == "-", unwanted=no_stdin)
     whole = gather(None if text == "-" else text, files or [], piped, raw=True, replace_invalid=replace_invalid)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,12 @@ def _key(library: Path) -> str:
 
     stat = library.stat()
     text = f"{library} {stat.st_size} {stat.st_mtime_ns} {[d.description for d in native.devices()]}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _try_in_child() -> bool:
+    import subprocess
+
     script = f"import sys; sys.path[:] = {sys.path!r}; from llamacli.engine import amx; amx.multiply()"
     command = [sys.executable, "-P", "-c", script]
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
@@ -113,14 +114,14 @@ def _amx_buffer_type() -> int | None:
     cpu = next(handle for handle, device in native.device_table() if device.kind == "cpu")
     lookup = native.ggml_base.ggml_backend_reg_get_proc_address
     lookup.restype = ctypes.c_void_p
-    registry = ctypes.c_void_p(native.ggml.ggml_backend_dev_backend_reg(cpu))
+    registry = ctypes.c_void_p(native.ggml_base.ggml_backend_dev_backend_reg(cpu))
     address = lookup(registry, b"ggml_backend_dev_get_extra_bufts")
     if not address:
         return None
     extra = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)(cpu)
     i = 0
     while handle := extra[i]:
-        if native.ggml.ggml_backend_buft_name(handle) == b"AMX":
+        if native.ggml_base.ggml_backend_buft_name(handle) == b"AMX":
             return int(handle)
         i += 1
     return None

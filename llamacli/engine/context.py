@@ -6,11 +6,12 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llamacli import signals
 from llamacli.engine import native, offload
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
 from llamacli.engine.threads import physical_cores
-from llamacli.engine.types import ContextOptions
+from llamacli.engine.types import KV_TYPES, ContextOptions
 from llamacli.errors import ContextFull, EngineError, OutOfMemory, UsageError, printable
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
@@ -24,6 +25,7 @@ class Context:
     def __init__(self, model: Model, options: ContextOptions) -> None:
         """Raises UsageError for options that exclude each other, OutOfMemory, EngineError."""
         self.model = model
+        self._many: Any = None
         if options.type_v.startswith(("q", "iq")) and options.flash_attn == "off":
             raise UsageError(
                 f"a quantised V cache ({options.type_v}) needs flash attention", hint="-fa on, or -ctv f16"
@@ -31,27 +33,32 @@ class Context:
         _refuse_impossible(model, options)
         params = C.llama_context_default_params()
         params.n_ctx = options.n_ctx
-        params.n_batch = options.n_batch
-        params.n_ubatch = min(options.n_ubatch, options.n_batch)
+        params.n_batch = max(options.n_batch, options.n_sequences)
+        params.n_ubatch = max(min(options.n_ubatch, options.n_batch), options.n_sequences)
         params.n_seq_max = options.n_sequences
         params.kv_unified = options.n_sequences > 1  # a shared prompt can be copied, and room is shared
         params.n_threads = params.n_threads_batch = options.n_threads or physical_cores()
         params.flash_attn_type = _FLASH[options.flash_attn]
-        params.type_k = getattr(C, f"GGML_TYPE_{options.type_k.upper()}")
-        params.type_v = getattr(C, f"GGML_TYPE_{options.type_v.upper()}")
+        params.type_k = KV_TYPES[options.type_k].id
+        params.type_v = KV_TYPES[options.type_v].id
         params.no_perf = True
         params.abort_callback = native.interrupted_callback
         params.abort_callback_data = native.interrupted_address
         native.take_errors()
-        self.handle = C.llama_init_from_model(model.handle, params)
+        with signals.deferred():
+            self.handle = C.llama_init_from_model(model.handle, params)
+        signals.check()
         if not self.handle:
             raise _no_context(options)
-        model.apply_loras(self.handle)
+        try:
+            model.apply_loras(self.handle)
+        except BaseException:
+            self.close()
+            raise
         self.n_ctx = int(C.llama_n_ctx(self.handle))
         self.n_batch = int(C.llama_n_batch(self.handle))
         self._one = (ctypes.c_int32 * 1)()
         self._batch_of_one = C.llama_batch_get_one(self._one, 1)
-        self._many: Any = None
 
     def __enter__(self) -> Context:
         return self
@@ -79,6 +86,11 @@ class Context:
             if progress is not None:
                 progress(start + len(part), len(tokens))
         return True
+
+    def has_numbers(self) -> bool:
+        """Whether the last logits are numbers; damaged weights make them NaN."""
+        first = float(C.llama_get_logits_ith(self.handle, -1)[0])
+        return first == first
 
     def step(self, token: int) -> bool:
         """Append one token to sequence 0. Returns False if a signal came in between."""
@@ -125,7 +137,7 @@ def _refuse_impossible(model: Model, options: ContextOptions) -> None:
         return
     shape = offload.Shape.of(metadata, (), model.n_vocab)
     needed = shape.n_layer * shape.kv_bytes(options.n_ctx, options.type_k, options.type_v)
-    present = native.memory_available() + sum(d.memory_free for _, d in native.device_table() if d.kind == "gpu")
+    present = sum(device.memory_free for device in native.devices() if device.kind in ("cpu", "gpu", "igpu"))
     if needed > present:
         raise OutOfMemory(
             f"a context of {options.n_ctx} tokens needs {needed / 2**30:.1f} GiB for its KV cache, "
@@ -136,6 +148,8 @@ def _refuse_impossible(model: Model, options: ContextOptions) -> None:
 
 def _no_context(options: ContextOptions) -> Exception:
     reason = printable("; ".join(native.take_errors()[-2:])) or "llama.cpp gave no reason"
+    if "does not divide" in reason or "n_seq_max" in reason:
+        return UsageError(f"this model's context cannot be made so: {reason}")
     if "alloc" in reason or "memory" in reason:
         return OutOfMemory(
             f"not enough memory for a context of {options.n_ctx} tokens: {reason}",

@@ -1,6 +1,6 @@
 """Prompt → stream of chunks: the token loop.
 
-One stream ends with a Finish. Signals are deferred while it runs: the loop stops at the next token, the text so far
+A stream ends with a Finish. Signals are deferred while it runs: the loop stops at the next token, the text so far
 stays, and whoever folds the stream ends the process afterwards (`signals.check`).
 """
 
@@ -15,7 +15,9 @@ from llamacli.engine.context import Context
 from llamacli.engine.sampling import Sampler
 from llamacli.engine.text import Reasoning, StopStrings, WholeCharacters
 from llamacli.engine.types import Chunk, Finish, FinishReason, Sampling, Stats
-from llamacli.errors import ContextFull
+from llamacli.errors import BadModelFile, ContextFull, UsageError
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,13 @@ class Limits:
     max_tokens: int | None
     n_ctx: int
     stops: tuple[str, ...] = ()
+
+    def room(self, n_prompt: int) -> tuple[int, FinishReason]:
+        """How many tokens an answer may have at most, and how it has ended when it has them."""
+        room = self.n_ctx - n_prompt
+        if self.max_tokens is not None and self.max_tokens <= room:
+            return self.max_tokens, "length"
+        return room, "context"
 
 
 class _Answer:
@@ -41,46 +50,46 @@ class _Answer:
     def stop(self) -> str | None:
         return self._stops.found
 
-    def feed(self, piece: bytes) -> Iterator[Chunk]:
+    def feed(self, piece: bytes) -> list[Chunk]:
         self.n_tokens += 1
         data = self._characters.feed(piece)
         if self._plain:
-            if data:
-                yield Chunk(data)
-            return
-        yield from self._split(data)
+            return [Chunk(data)] if data else []
+        return self._split(data)
 
-    def flush(self) -> Iterator[Chunk]:
-        yield from self._split(self._characters.flush())
+    def flush(self) -> list[Chunk]:
+        chunks = self._split(self._characters.flush())
         if self._reasoning is not None:
-            yield from self._emit(self._reasoning.flush())
+            chunks += self._emit(self._reasoning.flush())
         rest = self._stops.flush()
-        if rest:
-            yield Chunk(rest)
+        return [*chunks, Chunk(rest)] if rest else chunks
 
-    def _split(self, data: bytes) -> Iterator[Chunk]:
-        yield from self._emit(self._reasoning.feed(data) if self._reasoning is not None else [(False, data)])
+    def _split(self, data: bytes) -> list[Chunk]:
+        return self._emit(self._reasoning.feed(data) if self._reasoning is not None else [(False, data)])
 
-    def _emit(self, parts: list[tuple[bool, bytes]]) -> Iterator[Chunk]:
+    def _emit(self, parts: list[tuple[bool, bytes]]) -> list[Chunk]:
+        chunks = []
         for is_reasoning, data in parts:
-            if not is_reasoning:
-                data = self._stops.feed(data)
-            if data:
-                yield Chunk(data, reasoning=is_reasoning)
+            shown = data if is_reasoning else self._stops.feed(data)
+            if shown:
+                chunks.append(Chunk(shown, reasoning=is_reasoning))
+        return chunks
 
 
-def evaluate_prompt(
-    context: Context, tokens: Sequence[int], limits: Limits, progress: Callable[[int, int], None] | None = None
-) -> bool:
+def evaluate_prompt(context: Context, tokens: Sequence[int], limits: Limits, progress: Progress | None = None) -> bool:
     """Evaluate the prompt in batches; False if a signal came. Raises ContextFull with both numbers."""
     if not tokens:
-        raise ContextFull("an empty prompt: there is nothing to continue", hint="give a prompt")
+        raise UsageError("the prompt has no tokens: there is nothing to continue")
     if len(tokens) >= limits.n_ctx:
         raise ContextFull(
             f"the prompt has {len(tokens)} tokens, and the context holds {limits.n_ctx}",
             hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
         )
-    return context.evaluate(tokens, progress)
+    with signals.deferred():
+        evaluated = context.evaluate(tokens, progress)
+    if evaluated and not context.has_numbers():
+        raise BadModelFile(f"{context.model.header.path}: its weights give no numbers (NaN); the file is damaged")
+    return evaluated
 
 
 def generate(
@@ -91,42 +100,47 @@ def generate(
     *,
     reasoning: Reasoning | None = None,
     load_seconds: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Chunk | Finish]:
     """Evaluate `tokens` and sample until one of the limits: chunks, then a Finish. `sampling.seed` must be set.
 
-    `reasoning`, where given, splits the answer. Raises ContextFull, EngineError.
+    `reasoning`, where given, splits the answer. Raises UsageError, ContextFull, EngineError.
     """
     assert sampling.seed is not None
-    model, began = context.model, time.perf_counter()
+    clock, model = time.perf_counter, context.model
     answer = _Answer(limits, reasoning)
-    reason: FinishReason = "interrupted"
-    with Sampler(model, sampling, sampling.seed) as sampler:
-        with signals.deferred(hurry=True):
-            evaluated = evaluate_prompt(context, tokens, limits, progress)
-        started = time.perf_counter()
-        with signals.deferred():
+    most, at_most = limits.room(len(tokens))
+    with Sampler(model, sampling, sampling.seed, limits.n_ctx) as sampler:
+        began = clock()
+        evaluated = evaluate_prompt(context, tokens, limits, progress)
+        started = clock()
+        waited = 0.0  # for whoever takes the chunks
+        n_decoded = 0
+        reason: FinishReason = at_most if evaluated else "interrupted"
+        with signals.deferred(signals.FINISHING_SECONDS):
             if evaluated:
                 sampler.accept_prompt(tokens)
-                room = limits.n_ctx - len(tokens)
-                sample, piece, ends, step = sampler.sample, model.piece, model.ends_generation, context.step
-                most = room if limits.max_tokens is None else min(limits.max_tokens, room)
-                reason = "length" if limits.max_tokens is not None and limits.max_tokens <= room else "context"
-                while answer.n_tokens < most:
-                    token = sample(context)
-                    if ends(token):
-                        reason = "stop"
-                        break
-                    yield from answer.feed(piece(token))
-                    if answer.stop is not None:
-                        reason = "stop"
-                        break
-                    if answer.n_tokens < most and (signals.flag[0] or not step(token)):
+            while evaluated and answer.n_tokens < most:
+                token = sampler.sample(context)
+                if model.ends_generation(token):
+                    reason = "stop"
+                    break
+                chunks = answer.feed(model.piece(token))
+                if chunks:
+                    paused = clock()
+                    yield from chunks
+                    waited += clock() - paused
+                if answer.stop is not None:
+                    reason = "stop"
+                    break
+                if answer.n_tokens < most:
+                    if signals.flag[0] or not context.step(token):
                         reason = "interrupted"
                         break
-            ended = time.perf_counter()
+                    n_decoded += 1
+            seconds = clock() - started - waited
             yield from answer.flush()
-            stats = Stats(load_seconds, started - began, ended - started, len(tokens), answer.n_tokens)
+            stats = Stats(load_seconds, started - began, seconds, len(tokens), answer.n_tokens, n_decoded)
             yield Finish(reason, sampling.seed, stats, limits.n_ctx, answer.stop)
 
 
@@ -135,13 +149,24 @@ class _Stream:
     """One of several answers that are decoded side by side."""
 
     index: int
+    seed: int
     sampler: Sampler
     answer: _Answer
     position: int
-    seed: int
     token: int = 0
+    row: int = -1  # of the logits to sample from; at first the prompt's last one
     reason: FinishReason | None = None
     chunks: list[Chunk] = field(default_factory=list)
+
+    def advance(self, context: Context) -> None:
+        """Sample the next token."""
+        self.token = self.sampler.sample(context, self.row)
+        if context.model.ends_generation(self.token):
+            self.reason = "stop"
+            return
+        self.chunks += self.answer.feed(context.model.piece(self.token))
+        if self.answer.stop is not None:
+            self.reason = "stop"
 
 
 def generate_many(
@@ -153,35 +178,30 @@ def generate_many(
     *,
     reasoning: Callable[[], Reasoning | None] = lambda: None,
     load_seconds: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Chunk], Finish]]:
     """`count` independent answers to one prompt, which is evaluated once: (index, chunks, Finish), each when complete.
 
     Answer i has the seed `sampling.seed + i`. The context needs `count` sequences and room for all answers;
-    `limits.n_ctx` is what one answer may use. Raises ContextFull, EngineError.
+    `limits.n_ctx` is what one answer may use. Raises UsageError, ContextFull, EngineError.
     """
     assert sampling.seed is not None
     began = time.perf_counter()
-    with signals.deferred(hurry=True):
-        evaluated = evaluate_prompt(context, tokens, limits, progress)
+    evaluated = evaluate_prompt(context, tokens, limits, progress)
     started = time.perf_counter()
-    seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(count)]
-    streams = [
-        _Stream(i, Sampler(context.model, sampling, seed), _Answer(limits, reasoning()), len(tokens), seed)
-        for i, seed in enumerate(seeds)
-    ]
-    room = limits.n_ctx - len(tokens)
-    most = room if limits.max_tokens is None else min(limits.max_tokens, room)
-    at_most: FinishReason = "length" if limits.max_tokens is not None and limits.max_tokens <= room else "context"
-    with signals.deferred():
-        try:
-            for stream in streams:
-                if evaluated:
-                    stream.sampler.accept_prompt(tokens)
-                if stream.index:
-                    context.copy_sequence(0, stream.index)
-            rows = {stream.index: -1 for stream in streams}
-            running = list(streams)
+    most, at_most = limits.room(len(tokens))
+    running: list[_Stream] = []
+    samplers: list[Sampler] = []
+    n_decoded = 0
+    try:
+        for i in range(count):
+            seed = (sampling.seed + i) % 0xFFFFFFFF
+            samplers.append(Sampler(context.model, sampling, seed, limits.n_ctx))
+            samplers[i].accept_prompt(tokens)
+            running.append(_Stream(i, seed, samplers[i], _Answer(limits, reasoning()), len(tokens)))
+            if i and evaluated:
+                context.copy_sequence(0, i)
+        with signals.deferred(signals.FINISHING_SECONDS):
             while running:
                 for stream in running:
                     if not evaluated or signals.flag[0]:
@@ -189,33 +209,21 @@ def generate_many(
                     elif stream.answer.n_tokens >= most:
                         stream.reason = at_most
                     else:
-                        _advance(stream, context, rows[stream.index])
+                        stream.advance(context)
                     if stream.reason is not None:
                         stream.chunks += stream.answer.flush()
-                        done = time.perf_counter()
-                        stats = Stats(
-                            load_seconds, started - began, done - started, len(tokens), stream.answer.n_tokens
-                        )
+                        seconds = time.perf_counter() - started
+                        n = stream.answer.n_tokens
+                        stats = Stats(load_seconds, started - began, seconds, len(tokens), n, n_decoded)
                         context.remove_sequence(stream.index)
                         finish = Finish(stream.reason, stream.seed, stats, limits.n_ctx, stream.answer.stop)
                         yield stream.index, stream.chunks, finish
                 running = [stream for stream in running if stream.reason is None]
                 if running:
                     evaluated = context.step_many([(s.index, s.token, s.position) for s in running])
-                    rows = {stream.index: row for row, stream in enumerate(running)}
-                    for stream in running:
-                        stream.position += 1
-        finally:
-            for stream in streams:
-                stream.sampler.close()
-
-
-def _advance(stream: _Stream, context: Context, row: int) -> None:
-    """Sample the next token of one answer."""
-    stream.token = stream.sampler.sample(context, row)
-    if context.model.ends_generation(stream.token):
-        stream.reason = "stop"
-        return
-    stream.chunks += stream.answer.feed(context.model.piece(stream.token))
-    if stream.answer.stop is not None:
-        stream.reason = "stop"
+                    n_decoded += 1
+                    for row, stream in enumerate(running):
+                        stream.row, stream.position = row, stream.position + 1
+    finally:
+        for sampler in samplers:
+            sampler.close()

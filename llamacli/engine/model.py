@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llamacli import signals
 from llamacli.engine import amx, native, offload
 from llamacli.engine.native import C
-from llamacli.engine.types import ContextOptions, ModelInfo, ModelOptions, Prompt, SpecialToken
-from llamacli.errors import BadModelFile, ContextFull, OutOfMemory, UsageError, printable
+from llamacli.engine.types import ContextOptions, Device, ModelOptions, Prompt, SpecialToken
+from llamacli.errors import BadModelFile, ContextFull, EngineError, OutOfMemory, UsageError, printable
 from llamacli.models import gguf, gguf_checks
 
 #: Called with 0.0 … 1.0 while the weights are loaded.
@@ -46,16 +47,18 @@ class Model:
         self._keep: list[Any] = []  # arrays that native parameters point to
         params = self._parameters(options, context, progress)
         native.take_errors()
-        with signals.deferred(hurry=True), native.loading(options.path):
+        with signals.deferred(), native.loading(options.path):
             self.handle = C.llama_model_load_from_file(os.fsencode(options.path), params)
-            if not self.handle:
-                signals.check()
-                raise _load_error(options)
-            self.vocab = C.llama_model_get_vocab(self.handle)
+        signals.check()
+        if not self.handle:
+            raise _load_error(options)
+        try:
             for path, scale in options.loras:
-                self._load_lora(os.fspath(path), scale)
-        if not options.vocab_only:
-            signals.check()
+                self._load_lora(path, scale)
+        except BaseException:
+            self.close()
+            raise
+        self.vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab = C.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = C.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
@@ -106,34 +109,33 @@ class Model:
                 )
             params.split_mode = 0  # LLAMA_SPLIT_MODE_NONE: the whole model on that one
             params.main_gpu = options.main_gpu
-            gpus = gpus[options.main_gpu : options.main_gpu + 1]
+            gpus = [gpus[options.main_gpu]]
         self._override_buffers(options, params)
-        params.n_gpu_layers = self._gpu_layers(options, context, gpus)
+        free = offload.shared_out([gpu.memory_free for gpu in gpus], options.tensor_split)
+        params.n_gpu_layers = self._gpu_layers(options, context, free)
         return params
 
-    def _choose_devices(self, options: ModelOptions, params: Any) -> list[int]:
-        """Set the devices to offload to; returns the free bytes of each."""
-        known = {device.name.lower(): (handle, device) for handle, device in native.device_table()}
-        if not options.devices:
-            found = [device for _, device in known.values()]
-            gpus = [device for device in found if device.kind == "gpu"]
-            # llama.cpp uses an integrated GPU only where there is no other.
-            return [device.memory_free for device in gpus or found if device.kind in ("gpu", "igpu")]
-        if options.devices == ("none",):
-            handles: list[int | None] = []
-        else:
+    def _choose_devices(self, options: ModelOptions, params: Any) -> list[Device]:
+        """Set the devices to offload to, always, so that they are the ones that the layers are counted for."""
+        table = [(handle, device) for handle, device in native.device_table() if device.kind in ("gpu", "igpu")]
+        if options.devices and options.devices != ("none",):
+            known = {device.name.lower(): (handle, device) for handle, device in table}
             unknown = [name for name in options.devices if name.lower() not in known]
             if unknown:
+                names = ", ".join(device.name for _, device in table)
                 raise UsageError(
-                    f"--device {', '.join(unknown)}: no such device; there are "
-                    f"{', '.join(device.name for _, device in known.values())}",
-                    hint="llamacli devices lists them; none switches offloading off",
+                    f"--device {', '.join(unknown)}: no such device to offload to; there are {names or 'none'}",
+                    hint="llamacli devices lists them; --device none keeps to the CPU",
                 )
-            handles = [known[name.lower()][0] for name in options.devices]
-        array = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
+            chosen = [known[name.lower()] for name in options.devices]
+        elif options.devices:
+            chosen = []
+        else:  # an integrated GPU only where there is no other, as in llama.cpp
+            chosen = [row for row in table if row[1].kind == "gpu"] or table
+        array = (ctypes.c_void_p * (len(chosen) + 1))(*(handle for handle, _ in chosen), None)
         params.devices = ctypes.cast(array, ctypes.c_void_p)
         self._keep.append(array)
-        return [known[name.lower()][1].memory_free for name in options.devices if name.lower() in known]
+        return [device for _, device in chosen]
 
     def _override_buffers(self, options: ModelOptions, params: Any) -> None:
         experts = [(rf"blk\.{i}\.ffn_(up|down|gate|gate_up)_(ch|)exps", "CPU") for i in range(options.n_cpu_moe)]
@@ -145,10 +147,6 @@ class Model:
         for pattern, name in overrides:
             if name not in buffers:
                 raise UsageError(f"--override-tensor: no buffer type {name}; there are {', '.join(sorted(buffers))}")
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UsageError(f"--override-tensor: {pattern} is no regular expression: {error}") from error
             rows.append(_Override(pattern.encode(), buffers[name]))
         array = (_Override * (len(rows) + 1))(*rows, _Override(None, None))
         params.tensor_buft_overrides = ctypes.cast(array, ctypes.c_void_p)
@@ -171,11 +169,10 @@ class Model:
             type_v=context.type_v,
         )
 
-    def _load_lora(self, path: str, scale: float) -> None:
-        if not os.path.isfile(path):
-            raise UsageError(f"--lora {path}: no such file")
+    def _load_lora(self, path: Path, scale: float) -> None:
         native.take_errors()
-        adapter = C.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        with native.loading(path):
+            adapter = C.llama_adapter_lora_init(self.handle, os.fsencode(path))
         if not adapter:
             raise BadModelFile(f"{path}: not a LoRA adapter for this model: {_reason()}")
         self._loras.append((adapter, scale))
@@ -185,23 +182,11 @@ class Model:
         if self._loras:
             n = len(self._loras)
             adapters = (C.llama_adapter_lora_p_ctypes * n)(*(adapter for adapter, _ in self._loras))
-            C.llama_set_adapters_lora(context, adapters, n, (ctypes.c_float * n)(*(scale for _, scale in self._loras)))
+            scales = (ctypes.c_float * n)(*(scale for _, scale in self._loras))
+            if C.llama_set_adapters_lora(context, adapters, n, scales) != 0:
+                raise EngineError("llama.cpp could not apply the LoRA adapters")
 
     # --- what it is -----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def info(self) -> ModelInfo:
-        buffer = ctypes.create_string_buffer(256)
-        C.llama_model_desc(self.handle, buffer, len(buffer))
-        return ModelInfo(
-            path=self.header.path,
-            description=buffer.value.decode("utf-8", "replace"),
-            n_params=C.llama_model_n_params(self.handle),
-            size=C.llama_model_size(self.handle),
-            n_ctx_train=self.n_ctx_train,
-            n_vocab=self.n_vocab,
-            n_layer=C.llama_model_n_layer(self.handle),
-        )
 
     def metadata(self, key: str) -> str | None:
         """A scalar of the GGUF's metadata as text, as llama.cpp reads it."""
@@ -241,6 +226,11 @@ class Model:
                     found.append(SpecialToken(i, text, bool(attributes & _LSTRIP), bool(attributes & _RSTRIP)))
         return tuple(found)
 
+    @property
+    def has_channels(self) -> bool:
+        """Whether the model marks its reasoning by gpt-oss's channels."""
+        return any(token.text == "<|channel|>" for token in self.special_tokens)
+
     def token_text(self, token: int) -> str:
         """A token as the vocabulary spells it, "" for one that does not exist."""
         text = C.llama_vocab_get_text(self.vocab, token) if 0 <= token < self.n_vocab else None
@@ -271,7 +261,7 @@ class Model:
         """Ids of `text`. `add_special` adds BOS and EOS where the vocabulary says so; `parse_special` lets the text
         name control tokens.
         """
-        data = text.encode("utf-8", "surrogatepass")
+        data = text.encode("utf-8", "replace")
         size = len(data) + 8
         while True:
             buffer = (ctypes.c_int32 * size)()
@@ -343,6 +333,8 @@ def _reason() -> str:
 
 def _load_error(options: ModelOptions) -> Exception:
     reason = _reason()
+    if "regular expression" in reason:  # C++'s dialect: only the library can tell
+        return UsageError(f"--override-tensor: {reason}")
     if re.search(r"alloc|out of memory|memory", reason, re.IGNORECASE):
         return OutOfMemory(
             f"{options.path}: not enough memory: {reason}",

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import re
 import signal
 import sys
 import types
@@ -22,6 +23,7 @@ from llamacli.engine.types import Device, DeviceKind
 from llamacli.errors import EngineError, printable
 
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # or ggml starts gdb on an abort
+signals.watch()
 
 
 def _import_bindings() -> Any:
@@ -184,26 +186,20 @@ interrupted_callback = ctypes.cast(_strlen, C.ggml_abort_callback)
 #: enum ggml_backend_dev_type
 _KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
 
-for _name, _result, _arguments in (
-    ("ggml_backend_dev_count", ctypes.c_size_t, []),
-    ("ggml_backend_dev_get", ctypes.c_void_p, [ctypes.c_size_t]),
-    ("ggml_backend_dev_by_name", ctypes.c_void_p, [ctypes.c_char_p]),
-    ("ggml_backend_dev_backend_reg", ctypes.c_void_p, [ctypes.c_void_p]),
-    ("ggml_backend_reg_name", ctypes.c_char_p, [ctypes.c_void_p]),
-    ("ggml_backend_dev_name", ctypes.c_char_p, [ctypes.c_void_p]),
-    ("ggml_backend_dev_description", ctypes.c_char_p, [ctypes.c_void_p]),
-    ("ggml_backend_dev_type", ctypes.c_int, [ctypes.c_void_p]),
-    ("ggml_backend_dev_memory", None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]),
-    ("ggml_backend_dev_buffer_type", ctypes.c_void_p, [ctypes.c_void_p]),
-    ("ggml_backend_buft_name", ctypes.c_char_p, [ctypes.c_void_p]),
-    ("ggml_backend_cpu_buffer_type", ctypes.c_void_p, []),
+for _library_of, _name, _result, _arguments in (
+    (ggml, "ggml_backend_dev_count", ctypes.c_size_t, []),
+    (ggml, "ggml_backend_dev_get", ctypes.c_void_p, [ctypes.c_size_t]),
+    (ggml_base, "ggml_backend_dev_backend_reg", ctypes.c_void_p, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_reg_name", ctypes.c_char_p, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_dev_name", ctypes.c_char_p, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_dev_description", ctypes.c_char_p, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_dev_type", ctypes.c_int, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_dev_memory", None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_dev_buffer_type", ctypes.c_void_p, [ctypes.c_void_p]),
+    (ggml_base, "ggml_backend_buft_name", ctypes.c_char_p, [ctypes.c_void_p]),
 ):
-    for _lib in (ggml, ggml_base, C._lib):
-        with contextlib.suppress(AttributeError):
-            _function = getattr(_lib, _name)
-            _function.restype, _function.argtypes = _result, _arguments
-            setattr(ggml, _name, _function)
-            break
+    _function = getattr(_library_of, _name)
+    _function.restype, _function.argtypes = _result, _arguments
 
 
 def device_table() -> list[tuple[int, Device]]:
@@ -211,15 +207,16 @@ def device_table() -> list[tuple[int, Device]]:
     found = []
     for i in range(ggml.ggml_backend_dev_count()):
         handle = ggml.ggml_backend_dev_get(i)
+        kind = _KINDS.get(ggml_base.ggml_backend_dev_type(handle), "other")
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+        ggml_base.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
         device = Device(
-            name=_text(ggml.ggml_backend_dev_name(handle)),
-            description=_text(ggml.ggml_backend_dev_description(handle)),
-            kind=_KINDS.get(ggml.ggml_backend_dev_type(handle), "other"),
-            memory_free=free.value,
+            name=_text(ggml_base.ggml_backend_dev_name(handle)),
+            description=_text(ggml_base.ggml_backend_dev_description(handle)),
+            kind=kind,
+            memory_free=min(free.value, memory_available() or free.value) if kind == "cpu" else free.value,
             memory_total=total.value,
-            backend=_text(ggml.ggml_backend_reg_name(ggml.ggml_backend_dev_backend_reg(handle))),
+            backend=_text(ggml_base.ggml_backend_reg_name(ggml_base.ggml_backend_dev_backend_reg(handle))),
         )
         found.append((handle, device))
     return found
@@ -232,21 +229,28 @@ def devices() -> list[Device]:
 
 def buffer_types() -> dict[str, int]:
     """Names of the devices' buffer types → handles, for tensor overrides."""
-    handles = [ggml.ggml_backend_dev_buffer_type(handle) for handle, _ in device_table()]
-    return {_text(ggml.ggml_backend_buft_name(handle)): handle for handle in handles if handle}
+    handles = [ggml_base.ggml_backend_dev_buffer_type(handle) for handle, _ in device_table()]
+    return {_text(ggml_base.ggml_backend_buft_name(handle)): handle for handle in handles if handle}
 
 
 def memory_available() -> int:
-    """Bytes of RAM that can be had without swapping, the container's limit included where there is one."""
-    available = next((device.memory_free for _, device in device_table() if device.kind == "cpu"), 0)
+    """Bytes of RAM that can be had without swapping, within the container's limit; 0 where the system does not tell."""
+    available = 0
     with contextlib.suppress(OSError), open("/proc/meminfo") as meminfo:
         for line in meminfo:
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        available = min(available, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return available
+    cgroup = Path("/sys/fs/cgroup")
+    for limit, used, statistics in (
+        (cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"),
+        *[[cgroup / "memory" / f"memory.{n}" for n in ("limit_in_bytes", "usage_in_bytes", "stat")]],
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            room = int(limit.read_text()) - int(used.read_text())
+            # The page cache counts as used, and goes when it is needed: the mapped model itself, for one.
+            room += sum(int(n) for n in re.findall(r"^(?:in)?active_file (\d+)$", statistics.read_text(), re.MULTILINE))
+            available = min(available, room)
+    return max(available, 0)
 
 
 def _text(data: bytes | None) -> str:

@@ -11,21 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llamacli.engine.types import KV_TYPES
+
 #: Left free on each device for the driver, the display and what these estimates miss; bytes.
 MARGIN = 512 << 20
-#: Bytes per element of the KV cache's types.
-KV_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
 ALL = -1
+
+
+def shared_out(free: Sequence[int], split: Sequence[float]) -> list[int]:
+    """What of each device's free bytes can be used where the shares are given: the fullest one bounds them all."""
+    shares = [split[i] if i < len(split) else 0.0 for i in range(len(free))]
+    if not any(shares):
+        return list(free)
+    unit = min(memory / share for memory, share in zip(free, shares, strict=True) if share > 0)
+    return [int(unit * share) for share in shares]
 
 
 class _Tensor(Protocol):
@@ -56,7 +55,7 @@ class Shape:
 
         def number(key: str, default: int) -> int:
             value = metadata.get(f"{arch}.{key}", default)
-            values = value if isinstance(value, (list, tuple)) else [value]  # some store one per layer
+            values = value.values() if hasattr(value, "values") else [value]  # some store one per layer
             numbers = [int(v) for v in values if isinstance(v, (int, float))]
             return max(numbers, default=default)
 
@@ -87,7 +86,7 @@ class Shape:
 
     def kv_bytes(self, n_ctx: int, type_k: str, type_v: str) -> int:
         """KV cache of one layer, bytes: an upper bound (sliding windows and recurrent layers need less)."""
-        return int(n_ctx * (self.n_embd_k * KV_BYTES[type_k] + self.n_embd_v * KV_BYTES[type_v]))
+        return int(n_ctx * (self.n_embd_k * KV_TYPES[type_k].n_bytes + self.n_embd_v * KV_TYPES[type_v].n_bytes))
 
     def compute_bytes(self, n_ubatch: int) -> int:
         """Buffers of one device for a batch of n_ubatch tokens: logits and a few activations in f32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from llamacli.engine.context import Context
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
-from llamacli.engine.types import SAMPLER_ORDER, Sampling
+from llamacli.engine.types import SAMPLER_NAMES, Sampling
 from llamacli.errors import UsageError
 
 #: What a GGUF may recommend: `general.sampling.<key>` → our name.
@@ -65,9 +66,7 @@ def resolve(options: Mapping[str, Any], model: Model) -> Sampling:
 
 
 def draw_seed() -> int:
-    import secrets
-
-    return secrets.randbelow(_NO_SEED)
+    return int.from_bytes(os.urandom(8), "little") % _NO_SEED
 
 
 def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def canonical(name: str) -> str:
     """llama.cpp's own name of a sampler from any of its spellings ("top-k", "topk", "temp"); "" for an unknown one."""
     plain = name.strip().lower().replace("-", "").replace("_", "")
     aliases = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typicalp": "typ_p"}
-    names = {known.replace("_", ""): known for known in (*SAMPLER_ORDER, "adaptive_p")}
+    names = {known.replace("_", ""): known for known in SAMPLER_NAMES}
     return aliases.get(plain) or names.get(plain, "")
 
 
@@ -109,7 +108,9 @@ def check(sampling: Sampling, *, n_vocab: int) -> None:
             raise UsageError(f"--{field.name.replace('_', '-')} {value}: it must be {meaning}")
     if sampling.seed is not None and not 0 <= sampling.seed < _NO_SEED:
         raise UsageError(f"--seed {sampling.seed}: it must be between 0 and {_NO_SEED - 1}; -1 draws one")
-    for token, _ in sampling.logit_bias:
+    for token, bias in sampling.logit_bias:
+        if not bias < 1e9:
+            raise UsageError(f"--logit-bias {token}+{bias}: too much; every other token would be impossible")
         if not 0 <= token < n_vocab:
             raise UsageError(f"--logit-bias: no token {token}; this vocabulary has 0 … {n_vocab - 1}")
 
@@ -117,7 +118,13 @@ def check(sampling: Sampling, *, n_vocab: int) -> None:
 class Sampler:
     """A sampler chain with its state (penalties, random numbers). Close it when done."""
 
-    def __init__(self, model: Model, sampling: Sampling, seed: int) -> None:
+    def __init__(self, model: Model, sampling: Sampling, seed: int, n_ctx: int) -> None:
+        """`n_ctx`: no penalty needs to look back farther."""
+        sampling = replace(
+            sampling,
+            repeat_last_n=min(sampling.repeat_last_n, n_ctx),
+            dry_penalty_last_n=min(sampling.dry_penalty_last_n, n_ctx),
+        )
         params = C.llama_sampler_chain_default_params()
         params.no_perf = True
         self.chain = C.llama_sampler_chain_init(params)
@@ -166,14 +173,21 @@ def _parts(model: Model, s: Sampling, seed: int) -> list[Any]:
         ]
     order = [name for name in s.samplers if name != "adaptive_p"]
     adaptive = s.adaptive_target >= 0 or "adaptive_p" in s.samplers
-    if s.greedy and s.xtc_probability == 0 and s.typical_p >= 1 and not adaptive:
-        # Nothing after the penalties can unseat the most probable token, so the rest need not be sorted for it.
+    if _is_argmax(s, order) and not adaptive:
         order = [name for name in order if name in ("penalties", "dry")]
         return [*parts, *(_one(name, model, s, seed) for name in order), C.llama_sampler_init_greedy()]
     parts += [_one(name, model, s, seed) for name in order]
     if adaptive:
         return [*parts, C.llama_sampler_init_adaptive_p(s.adaptive_target, s.adaptive_decay, seed)]
     return [*parts, C.llama_sampler_init_dist(seed)]
+
+
+def _is_argmax(s: Sampling, order: Sequence[str]) -> bool:
+    """Whether the chain takes the most probable token after the penalties, so that nothing needs to be sorted."""
+    if s.temp > 0 or s.dynatemp_range > 0 or s.xtc_probability > 0 or s.typical_p < 1 or "temperature" not in order:
+        return False
+    penalties = [i for i, name in enumerate(order) if name in ("penalties", "dry")]
+    return penalties == list(range(len(penalties)))  # truncation before them would leave them less to choose from
 
 
 def _one(name: str, model: Model, s: Sampling, seed: int) -> Any:
@@ -206,9 +220,11 @@ def _one(name: str, model: Model, s: Sampling, seed: int) -> Any:
             return C.llama_sampler_init_min_p(s.min_p, 0)
         case "xtc":
             return C.llama_sampler_init_xtc(s.xtc_probability, s.xtc_threshold, 0, seed)
+        case "infill":
+            return C.llama_sampler_init_infill(model.vocab)
         case "temperature":
             return C.llama_sampler_init_temp_ext(s.temp, s.dynatemp_range, s.dynatemp_exp)
-    raise UsageError(f"no sampler {name}; there are {', '.join(SAMPLER_ORDER)}, adaptive_p")
+    raise UsageError(f"no sampler {name}; there are {', '.join(SAMPLER_NAMES)}")
 
 
 def _logit_bias(model: Model, s: Sampling) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Literal
 
 
 def incomplete_tail(data: bytes) -> int:
@@ -86,86 +86,106 @@ class StopStrings:
         return held
 
 
-@dataclass(frozen=True)
-class ReasoningMarkers:
-    """What opens a stretch of reasoning, and what closes it and begins the answer."""
-
-    open: bytes
-    close: bytes
-
-
-#: The markers in use: most models; Mistral's; gpt-oss's channels. In gpt-oss's form the analysis ends, and after a new
-#: header the final channel begins; everything between the markers' ends is neither reasoning nor answer.
-REASONING = (
-    ReasoningMarkers(b"<think>", b"</think>"),
-    ReasoningMarkers(b"[THINK]", b"[/THINK]"),
-    ReasoningMarkers(b"<|channel|>analysis<|message|>", b"<|end|>"),
-    ReasoningMarkers(b"<|channel|>commentary<|message|>", b"<|end|>"),
-)
-#: Headers that gpt-oss writes before the answer; they belong to neither side.
-_HEADERS = (b"<|start|>assistant", b"<|channel|>final<|message|>")
-_OPENING = tuple(marker.open for marker in REASONING) + _HEADERS
+#: Most models; Mistral's.
+_THINKING = ((b"<think>", b"</think>"), (b"[THINK]", b"[/THINK]"))
+#: gpt-oss writes `<|channel|>NAME …<|message|>text<|end|>`; the channel `final` is the answer.
+_CHANNEL, _MESSAGE, _START, _END = b"<|channel|>", b"<|message|>", b"<|start|>", b"<|end|>"
 
 #: Control tokens whose text the splitter needs to see; every other control token is silent.
-MARKER_TOKENS = ("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+MARKER_TOKENS = tuple(
+    word.decode() for word in (*(word for pair in _THINKING for word in pair), _CHANNEL, _MESSAGE, _START, _END)
+)
+
+_State = Literal["answer", "thinking", "between", "header", "channel"]
 
 
 class Reasoning:
-    """Splits a stream into reasoning and answer. White space around the reasoning belongs to neither."""
+    """Splits a stream into reasoning and answer. White space around the reasoning belongs to neither.
 
-    def __init__(self, prompt: str = "") -> None:
-        """`prompt`: the rendered prompt; a template may have opened the reasoning itself."""
+    A marker opens the reasoning only in front of the answer: afterwards it is text that speaks of it.
+    """
+
+    def __init__(self, prompt: str = "", *, channels: bool = False) -> None:
+        """`prompt`: the rendered prompt; a template may have opened the reasoning itself. `channels`: this model's
+        vocabulary has gpt-oss's control tokens.
+        """
+        self._channels = channels
         self._held = b""
-        self._closing: bytes | None = None
+        self._state: _State = "answer"
+        self._closing = b""
         self._trim = False  # drop white space until something visible comes
         self.answered = False
-        tail = prompt.rstrip().encode()
-        for marker in REASONING:
-            if tail.endswith(marker.open):
-                self._closing, self._trim = marker.close, True
-
-    @property
-    def inside(self) -> bool:
-        return self._closing is not None
+        tail = prompt.rstrip().encode("utf-8", "replace")
+        for opening, closing in _THINKING:
+            if tail.endswith(opening):
+                self._think(closing)
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """(is_reasoning, bytes) in order."""
         data = self._held + data
-        self._held = b""
         out: list[tuple[bool, bytes]] = []
         while True:
-            words = (self._closing,) if self._closing is not None else _OPENING
+            words = self._words()
             hits = [(at, -len(word), word) for word in words if (at := data.find(word)) >= 0]
             if not hits:
                 break
             at, _, word = min(hits)
             self._emit(out, data[:at])
-            data = data[at + len(word) :]
-            self._turn(word)
-        keep = partial_match(data, words)
+            if word in self._words():  # what came before it may have begun the answer
+                self._turn(word, data[:at])
+                data = data[at + len(word) :]
+            else:
+                data = data[at:]
+        keep = len(data) if self._state == "header" else partial_match(data, words)
         self._held = data[len(data) - keep :] if keep else b""
         self._emit(out, data[: len(data) - keep] if keep else data)
         return out
-
-    def _turn(self, word: bytes) -> None:
-        self._trim = True
-        if self._closing is not None:
-            self._closing = None
-            return
-        for marker in REASONING:
-            if marker.open == word:
-                self._closing = marker.close
-
-    def _emit(self, out: list[tuple[bool, bytes]], data: bytes) -> None:
-        if self._trim:
-            data = data.lstrip()
-        if data:
-            self._trim = False
-            self.answered = self.answered or not self.inside
-            out.append((self.inside, data))
 
     def flush(self) -> list[tuple[bool, bytes]]:
         out: list[tuple[bool, bytes]] = []
         held, self._held = self._held, b""
         self._emit(out, held)
         return out
+
+    def _words(self) -> tuple[bytes, ...]:
+        """What to look for now."""
+        match self._state:
+            case "thinking":
+                return (self._closing,)
+            case "header":
+                return (_MESSAGE,)
+            case "channel":
+                return (_END, _START, _CHANNEL)
+            case "between":
+                return (_CHANNEL, _MESSAGE)
+        openings = () if self.answered else tuple(opening for opening, _ in _THINKING)
+        return (*openings, _CHANNEL, _START, _END) if self._channels else openings
+
+    def _turn(self, word: bytes, before: bytes) -> None:
+        self._trim = True
+        if self._state == "thinking":
+            self._state = "answer"
+        elif word == _CHANNEL:
+            self._state = "header"
+        elif word in (_START, _END):
+            self._state = "between"
+        elif word == _MESSAGE:
+            final = self._state == "between" or before.strip().startswith(b"final")
+            self._state = "answer" if final else "channel"
+        else:
+            self._think(dict(_THINKING)[word])
+
+    def _think(self, closing: bytes) -> None:
+        self._state, self._closing, self._trim = "thinking", closing, True
+
+    def _emit(self, out: list[tuple[bool, bytes]], data: bytes) -> None:
+        if self._state in ("between", "header"):
+            return  # names of roles and channels
+        if self._trim:
+            data = data.lstrip()
+        if not data:
+            return
+        inside = self._state != "answer"
+        self._trim = False
+        self.answered = self.answered or (not inside and not data.isspace())
+        out.append((inside, data))

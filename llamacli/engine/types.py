@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 FinishReason = Literal["stop", "length", "context", "interrupted"]
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "other"]
@@ -22,6 +21,27 @@ SAMPLER_ORDER = (
     "xtc",
     "temperature",
 )
+SAMPLER_NAMES = (*SAMPLER_ORDER, "adaptive_p", "infill")
+
+
+class KvType(NamedTuple):
+    """A type of the KV cache: its number in enum ggml_type, bytes per element."""
+
+    id: int
+    n_bytes: float
+
+
+KV_TYPES = {
+    "f32": KvType(0, 4.0),
+    "f16": KvType(1, 2.0),
+    "bf16": KvType(30, 2.0),
+    "q8_0": KvType(8, 34 / 32),
+    "q5_1": KvType(7, 24 / 32),
+    "q5_0": KvType(6, 22 / 32),
+    "q4_1": KvType(3, 20 / 32),
+    "q4_0": KvType(2, 18 / 32),
+    "iq4_nl": KvType(20, 18 / 32),
+}
 
 
 @dataclass(frozen=True)
@@ -87,10 +107,6 @@ class Sampling:
     samplers: tuple[str, ...] = SAMPLER_ORDER
     seed: int | None = None  # None draws one
 
-    @property
-    def greedy(self) -> bool:
-        return self.temp <= 0 and self.mirostat == 0
-
 
 @dataclass(frozen=True)
 class Message:
@@ -128,7 +144,6 @@ class Chunk:
 
     data: bytes
     reasoning: bool = False
-    n_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -137,13 +152,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a run cost: seconds and tokens."""
+    """What a run cost: seconds and tokens. `generation_seconds` leaves out what the reader of the stream took."""
 
     load_seconds: float = 0.0
     prompt_seconds: float = 0.0
     generation_seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    decodes: int = 0  # of the generation: the first token comes from the prompt's logits
 
     @property
     def prompt_per_second(self) -> float:
@@ -151,9 +167,7 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        # The first token comes from the prompt's logits: n tokens cost n - 1 decodes.
-        decodes = max(self.completion_tokens - 1, 0)
-        return decodes / self.generation_seconds if self.generation_seconds else 0.0
+        return self.decodes / self.generation_seconds if self.generation_seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -177,17 +191,3 @@ class Device:
     memory_free: int
     memory_total: int
     backend: str = ""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What an open model says of itself."""
-
-    path: Path
-    description: str
-    n_params: int
-    size: int
-    n_ctx_train: int
-    n_vocab: int
-    n_layer: int
-    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from llamacli.errors import ModelNotFound, UsageError
@@ -13,7 +14,9 @@ def resolve(reference: str | None) -> Path:
         raise UsageError("no model was named", hint="-m PATH names a GGUF file, LLAMACLI_MODEL one for all commands")
     if "\0" in reference:
         raise UsageError("a model's path holds a NUL byte")
-    path = Path(reference).expanduser()
+    path = Path(reference)
+    with contextlib.suppress(RuntimeError):  # ~somebody who has no home here
+        path = path.expanduser()
     try:
         if path.is_dir():
             raise UsageError(f"{reference} is a folder", hint="name the GGUF file in it")
@@ -30,4 +33,4 @@ def _nearby(path: Path) -> str | None:
         names = sorted(entry.name for entry in path.parent.glob("*.gguf"))[:5]
     except OSError:
         return None
-    return f"{path.parent} has {', '.join(names)}" if names else None
+    return f"in that folder: {', '.join(names)}" if names else None

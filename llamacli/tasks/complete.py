@@ -14,7 +14,7 @@ from llamacli.engine.model import Model
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, FinishReason, Message, ModelOptions, Prompt, Sampling
-from llamacli.errors import ContextFull, EngineError, UsageError
+from llamacli.errors import BadModelFile, ContextFull, UsageError
 
 Mode = Literal["chat", "text"]
 #: Room for an answer whose length is not limited, tokens.
@@ -75,7 +75,7 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
     planned = replace(request.context, n_ctx=_planned_size(request))
     with Model(request.model, context=planned, progress=progress.loading) as model:
         if not model.writes_text:
-            raise EngineError(f"{request.model.path}: this model reads text but does not write it")
+            raise UsageError(f"{request.model.path}: this model reads text but does not write it")
         mode = choose_mode(request, model)
         sampling = resolve(request.sampling, model)
         prompt, tokens = _prompt(request, model, mode)
@@ -97,7 +97,7 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
             )
 
             def splitter() -> Reasoning | None:
-                return Reasoning(prompt.text) if mode == "chat" else None
+                return Reasoning(prompt.text, channels=model.has_channels) if mode == "chat" else None
 
             if request.samples == 1:
                 for item in generate(
@@ -142,6 +142,8 @@ def choose_mode(request: Request, model: Model) -> Mode:
             f"{request.model.path} has no chat template, so it knows no system message",
             hint="put the text into the prompt",
         )
+    if request.think is not None:
+        raise UsageError(f"{request.model.path} has no chat template, so --think and --no-think reach nobody")
     return "text"
 
 
@@ -162,6 +164,10 @@ def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[in
     if request.system is not None:
         messages.insert(0, Message("system", request.system))
     prompt = render(model, messages, thinking(request.think))
+    if not prompt.fragments:
+        raise BadModelFile(
+            f"{request.model.path}: its chat template renders nothing", hint="--raw continues the text without it"
+        )
     return prompt, model.tokenize_prompt(prompt)
 
 
@@ -207,7 +213,7 @@ def _planned_size(request: Request) -> int:
 def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
     trained = model.n_ctx_train or 1 << 20  # a few recurrent models name none
-    size = request.n_ctx if request.n_ctx is not None else min(n_prompt + answer + 1, trained)
+    size = request.n_ctx if request.n_ctx is not None else min(n_prompt + answer, trained)
     size = size or trained
     room = max(size - n_prompt, 1)
     return replace(request.context, n_ctx=size + room * (request.samples - 1), n_sequences=request.samples)
@@ -232,6 +238,7 @@ class Choice:
     text: str
     reasoning: str | None
     finish_reason: FinishReason
+    stop: str | None  # the stop string that ended it
     seed: int
     completion_tokens: int
 
@@ -258,6 +265,7 @@ class Completion:
     text: str
     reasoning: str | None
     finish_reason: FinishReason
+    stop: str | None
     seed: int
     n_ctx: int
     timings: Timings
@@ -311,6 +319,7 @@ def fold(events: Iterable[Event]) -> Completion:
             text=b"".join(texts.get(index, [])).decode("utf-8", "replace"),
             reasoning=b"".join(thoughts[index]).decode("utf-8", "replace") if index in thoughts else None,
             finish_reason=ends[index].reason,
+            stop=ends[index].stop,
             seed=ends[index].seed,
             completion_tokens=ends[index].stats.completion_tokens,
         )
@@ -324,7 +333,7 @@ def _completion(started: Started, choices: tuple[Choice, ...], ends: Mapping[int
     tokens = sum(s.completion_tokens for s in stats)
     prompt = max(s.prompt_seconds for s in stats)
     generation = max(s.generation_seconds for s in stats)
-    decodes = max(tokens - len(stats), 0)
+    decodes = sum(s.decodes for s in stats) if len(stats) == 1 else max(tokens - len(stats), 0)
     return Completion(
         model=started.model,
         mode=started.mode,
@@ -333,6 +342,7 @@ def _completion(started: Started, choices: tuple[Choice, ...], ends: Mapping[int
         text=first.text,
         reasoning=first.reasoning,
         finish_reason=first.finish_reason,
+        stop=first.stop,
         seed=first.seed,
         n_ctx=started.n_ctx,
         timings=Timings(
@@ -358,6 +368,8 @@ def verdict(endings: Iterable[Ending]) -> None:
                 hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
             )
         if end.reasoned and not end.answered:
+            if end.reason == "stop":
+                raise ContextFull("the model ended inside its reasoning; there is no answer", hint="try --no-think")
             raise ContextFull(
                 f"after {end.n_tokens} tokens the model was still reasoning; there is no answer",
                 hint="a larger -n, or --no-think",

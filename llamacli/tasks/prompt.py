@@ -7,6 +7,9 @@ from pathlib import Path
 
 from llamacli.errors import StorageError, UsageError
 
+#: Bytes of one part.
+MOST = 1 << 30
+
 
 def gather(
     argument: str | None,
@@ -28,7 +31,7 @@ def gather(
     if argument is not None:
         parts.append(_encodable(argument, replace_invalid))
     if not any(parts) and argument is None:
-        raise UsageError("nothing to complete", hint='llamacli complete "Once upon a time", or pipe a text into it')
+        raise UsageError("there is no text", hint="give it as an argument, with --file, or through a pipe")
     return ("" if raw else "\n\n").join(part for part in parts if part)
 
 
@@ -38,13 +41,17 @@ def _without_final_newline(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST + 1)
     except IsADirectoryError as error:
         raise UsageError(f"--file {path}: it is a folder") from error
     except FileNotFoundError as error:
         raise UsageError(f"--file {path}: no such file") from error
     except OSError as error:
         raise StorageError(f"--file {path}: {error.strerror}") from error
+    if len(data) > MOST:
+        raise UsageError(f"--file {path}: it is larger than {MOST >> 30} GiB; no context holds that")
+    return data
 
 
 def _decode(data: bytes, name: str, replace_invalid: bool) -> str:

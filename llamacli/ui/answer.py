@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from llamacli.engine.types import Chunk, Finish
 from llamacli.tasks.complete import Completion, Ending, Event, Progress, Started
@@ -41,14 +41,6 @@ class Bars:
         self._prompt.update(done)
 
 
-class _Answer:
-    """What was shown of one sample."""
-
-    def __init__(self) -> None:
-        self.reasoned = self.answered = False
-        self.last = b""
-
-
 def with_warnings(events: Iterable[Event]) -> Iterator[Event]:
     """The events as they are; a line on stderr for what a person should know."""
     for event in events:
@@ -64,72 +56,113 @@ def with_warnings(events: Iterable[Event]) -> Iterator[Event]:
 def show(
     events: Iterable[Event], output: Output, *, echo: bool, verbose: bool, thoughts: bool, null: bool
 ) -> list[Ending]:
-    """Show the events as they come; how each answer ended. Several samples are set apart by a line, or end with NUL."""
-    answers: dict[int, _Answer] = {}
-    endings: list[Ending] = []
-    started: Started | None = None
-    stderr = sys.stderr if thoughts and is_terminal(sys.stderr) else None
-    several = False
+    """Show the events as they come; how each answer ended.
+
+    Several samples are shown when complete, under a line of their own; with `null` in their order, each ended by NUL.
+    """
+    view = _View(output, sys.stderr if thoughts and is_terminal(sys.stderr) else None, verbose, null)
+    finished: dict[int, list[Chunk | Finish]] = {}
+    pending: dict[int, list[Chunk | Finish]] = {}
     for event in events:
         if isinstance(event, Started):
-            started, several = event, event.samples > 1
-            if echo and not several:
-                output.text((event.prompt + ("\n\n" if event.mode == "chat" else "")).encode("utf-8", "replace"))
+            view.started = event
+            if echo:
+                view.text((event.prompt + ("\n\n" if event.mode == "chat" else "")).encode("utf-8", "replace"))
             continue
         index, item = event
-        answer = answers.get(index)
-        if answer is None:
-            answer = answers[index] = _Answer()
-            if several and not null:
-                note(f"── sample {index + 1} of {started.samples if started else 0} ──", style="dim")
+        if view.samples == 1:
+            view.show(item)
+            continue
+        pending.setdefault(index, []).append(item)
         if isinstance(item, Finish):
-            _end(output, answer, null)
-            if verbose and started is not None:
-                note(_line(started, item), style="dim")
-            endings.append(
-                Ending(item.reason, item.n_ctx, item.stats.completion_tokens, answer.reasoned, answer.answered)
-            )
+            finished[index] = pending.pop(index)
+        while finished and (not null or len(view.endings) in finished):
+            index = len(view.endings) if null else next(iter(finished))
+            view.begin(index)
+            for item in finished.pop(index):
+                view.show(item)
+    return view.endings
+
+
+class _View:
+    """Where the items of one answer after the other go."""
+
+    def __init__(self, output: Output, stderr: TextIO | None, verbose: bool, null: bool) -> None:
+        """`stderr`: where the reasoning is shown, if anywhere."""
+        self._output, self._stderr, self._verbose, self._null = output, stderr, verbose, null
+        self.started: Started | None = None
+        self.endings: list[Ending] = []
+        self._begin()
+
+    @property
+    def samples(self) -> int:
+        return self.started.samples if self.started else 1
+
+    def _begin(self) -> None:
+        self._reasoned = self._answered = False
+        self._last = b""
+
+    def begin(self, index: int) -> None:
+        """The next sample."""
+        self._begin()
+        if not self._null:
+            note(f"── sample {index + 1} of {self.samples} ──", style="dim")
+
+    def show(self, item: Chunk | Finish) -> None:
+        if isinstance(item, Finish):
+            self._end(item)
         elif item.reasoning:
-            answer.reasoned = True
-            if stderr is not None:
-                stderr.write(dim(for_terminal(item.text), stderr))
-                stderr.flush()
+            self._reasoned = True
+            if self._stderr is not None:
+                self._stderr.write(dim(for_terminal(item.text), self._stderr))
+                self._stderr.flush()
         else:
-            _text(output, answer, item, stderr is not None)
-    return endings
+            if self._reasoned and not self._answered and self._stderr is not None:
+                note("\n")
+            self._answered = True
+            self.text(item.data)
+
+    def text(self, data: bytes) -> None:
+        if data:
+            self._last = data[-1:]
+            self._output.text(data)
+
+    def _end(self, finish: Finish) -> None:
+        if self._null:
+            self._output.data(b"\0")
+        elif self._last not in (b"", b"\n"):
+            self._output.text(b"\n")
+        stats = finish.stats
+        if self._verbose and self.started is not None:
+            used = stats.prompt_tokens + stats.completion_tokens
+            _statistics(
+                stats.prompt_tokens,
+                stats.prompt_per_second,
+                stats.completion_tokens,
+                stats.tokens_per_second,
+                stats.load_seconds,
+                f"seed {finish.seed} · context {used}/{finish.n_ctx} · {self.started.mode} · ended by {finish.reason}",
+            )
+        ending = Ending(finish.reason, finish.n_ctx, stats.completion_tokens, self._reasoned, self._answered)
+        self.endings.append(ending)
 
 
-def _text(output: Output, answer: _Answer, chunk: Chunk, thoughts_shown: bool) -> None:
-    if answer.reasoned and not answer.answered and thoughts_shown:
-        note("\n")
-    answer.answered = True
-    answer.last = chunk.data[-1:]
-    output.text(chunk.data)
-
-
-def _end(output: Output, answer: _Answer, null: bool) -> None:
-    if null:
-        output.data(b"\0")
-    elif answer.answered and answer.last != b"\n":
-        output.text(b"\n")
-
-
-def statistics(completion: Completion, verbose: bool) -> None:
+def statistics(completion: Completion) -> None:
     """The line of --verbose for a folded result."""
-    if verbose:
-        t = completion.timings
-        note(
-            f"prompt {completion.prompt_tokens} tokens, {t.prompt_per_second:.1f}/s · answer "
-            f"{completion.completion_tokens} tokens, {t.generation_per_second:.1f}/s · load {t.load:.2f} s · "
-            f"seed {completion.seed}",
-            style="dim",
-        )
+    t = completion.timings
+    _statistics(
+        completion.prompt_tokens,
+        t.prompt_per_second,
+        completion.completion_tokens,
+        t.generation_per_second,
+        t.load,
+        f"seed {completion.seed} · {completion.mode} · ended by {completion.finish_reason}",
+    )
 
 
-def _line(started: Started, finish: Finish) -> str:
-    s = finish.stats
-    return (
-        f"prompt {s.prompt_tokens} tokens, {s.prompt_per_second:.1f}/s · answer {s.completion_tokens} tokens, "
-        f"{s.tokens_per_second:.1f}/s · load {s.load_seconds:.2f} s · seed {finish.seed} · "
-        f"context {s.prompt_tokens + s.completion_tokens}/{finish.n_ctx} · {started.mode} · ended by {finish.reason}"
+def _statistics(n_prompt: int, prompt_rate: float, n_answer: int, rate: float, load: float, rest: str) -> None:
+    note(
+        f"prompt {n_prompt} tokens, {prompt_rate:.1f}/s · answer {n_answer} tokens, {rate:.1f}/s · "
+        f"load {load:.2f} s · {rest}",
+        style="dim",
     )

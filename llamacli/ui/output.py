@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
+from llamacli.errors import StorageError
 from llamacli.ui.sanitize import for_terminal, json_for_terminal
 
 Mode = Literal["human", "plain", "json"]
@@ -34,24 +35,38 @@ class Output:
     """The one sink of a command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
+        """Raises StorageError where there is no standard output."""
+        if sys.stdout is None:
+            raise StorageError("standard output is closed", hint="send it to /dev/null if it does not matter")
         self.mode: Mode = "json" if as_json else "human" if is_terminal(sys.stdout) else "plain"
 
     def text(self, data: bytes) -> None:
         """A piece of the model's text, at once. In a pipe its bytes as they are; on a terminal made harmless."""
         if is_terminal(sys.stdout):
-            sys.stdout.write(for_terminal(data.decode("utf-8", "replace")))
-            sys.stdout.flush()
-        else:
-            self.data(data)
+            shown = for_terminal(data.decode("utf-8", "replace"))
+            data = shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace")
+        self.data(data)
 
     def data(self, data: bytes) -> None:
-        """Bytes for a pipe, at once."""
+        """Bytes, all of them, at once."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        try:
+            fd = sys.stdout.fileno()
+        except (OSError, ValueError):  # a stream of Python's own, as tests put there
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:  # the parent made the pipe non-blocking: Python's own streams would drop the rest
+                select.select([], [fd], [], 1)
 
     def document(self, result: Any) -> None:
         """One JSON document. A dataclass gives all its fields, null for what does not apply."""
+        import json
+
         text = json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
         if is_terminal(sys.stdout):
             self.text(json_for_terminal(text).encode())
@@ -82,7 +97,7 @@ def _numeric(column: int, rows: Sequence[Sequence[object]]) -> bool:
 
 def _cell(value: object) -> str:
     """One field of a TSV line: no tab or line break can end it early."""
-    return str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n") if value is not None else ""
+    return str(value).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r") if value is not None else ""
 
 
 def _plain(value: Any) -> Any:

@@ -6,10 +6,13 @@ import os
 import select
 import sys
 
+from llamacli.errors import UsageError
 from llamacli.ui.output import is_terminal, note
 
 #: Seconds before a wait is mentioned.
 PATIENCE = 2.0
+#: Bytes.
+MOST = 1 << 30
 
 
 def read(*, wanted: bool = False, unwanted: bool = False) -> bytes | None:
@@ -25,11 +28,23 @@ def read(*, wanted: bool = False, unwanted: bool = False) -> bytes | None:
 def _read_bytes() -> bytes:
     try:
         fd = sys.stdin.fileno()
-    except (OSError, ValueError):  # replaced by a stream of Python's own, as tests do
+    except (OSError, ValueError):  # a stream of Python's own, as tests put there
         return sys.stdin.buffer.read()
     if os.name == "posix" and not os.isatty(fd) and not select.select([fd], [], [], PATIENCE)[0]:
         note("waiting for standard input… (Ctrl-C ends; --no-stdin does without)", style="dim")
-    parts = []
-    while part := os.read(fd, 1 << 20):
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            part = os.read(fd, 1 << 20)
+        except BlockingIOError:  # the parent made it non-blocking
+            select.select([fd], [], [])
+            continue
+        except OSError as error:
+            raise UsageError(f"standard input cannot be read: {error.strerror}") from error
+        if not part:
+            return b"".join(parts)
         parts.append(part)
-    return b"".join(parts)
+        size += len(part)
+        if size > MOST:
+            raise UsageError(f"standard input is larger than {MOST >> 30} GiB; no context holds that")

@@ -3,9 +3,6 @@
 llama.cpp's tools are looked for in the folder LLAMA_CPP_BIN; without it there is no comparison and only our own figures
 are printed. Models are made on demand by `tools/make_bench_model.py` of the folder LLAMACLI_SHARED (default: `shared`
 beside this repository) and kept. Linux and macOS (`os.wait4`).
-
-This module stays small in memory: on Linux a child's peak counts from what its parent holds when it starts, so whatever
-needs the engine runs `in_child`.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import contextlib
 import importlib.metadata
 import json
 import math
+import multiprocessing
 import os
 import platform
 import re
@@ -23,8 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,24 +56,30 @@ class Run:
     stderr: str
 
 
+#: On Linux a process's peak counts from what its parent held at its start: so the parent is a bare interpreter (9 MB).
+_LAUNCHER = """
+import os, sys, time
+report = int(sys.argv[1])
+os.set_inheritable(report, False)
+began = time.perf_counter()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(process, 0)
+os.write(report, f"{time.perf_counter() - began} {os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}".encode())
+"""
+
+
 def run(command: Sequence[str | Path]) -> Run:
     """Run to the end with an empty standard input. Raises FailedError with its last lines."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment())
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as report:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(report.fileno())]
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
+        subprocess.run([*launcher, *command], env=_environment(), pass_fds=(report.fileno(),), check=True, **streams)
+        seconds, code, peak = _content(report).split()
         texts = [_content(out), _content(err)]
-    if process.returncode:
+    if int(code):
         last = " · ".join("".join(texts).split("\n")[-4:])
-        raise FailedError(f"{' '.join(map(str, command))}: ended with {process.returncode}: {last}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), *texts)
+        raise FailedError(f"{' '.join(map(str, command))}: ended with {code}: {last}")
+    return Run(float(seconds), int(peak) * (1 if sys.platform == "darwin" else 1024), *texts)
 
 
 def _environment() -> dict[str, str]:
@@ -107,12 +112,12 @@ def in_turns(label: str, n: int, *measures: Callable[[], T] | None) -> list[list
 
 
 def in_child(function: Callable[..., T], *arguments: object) -> T:
-    """Call a module's function in a fresh interpreter, so that what it loads does not stay here."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
+    """Call a module's function in a fresh interpreter. Raises FailedError where native code crashes there."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as crash:
+            raise FailedError(f"{function.__name__.strip('_')}: {crash}") from None
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -177,7 +182,6 @@ def model(folder: Path, stem: str, kind: str = "f16") -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         source = None if kind == "f16" else model(folder, stem)
-        say(f"making {path}")
         partial = path.with_suffix(".partial")
         if source is None:
             _generate(stem, partial)
@@ -198,11 +202,13 @@ def _generate(stem: str, target: Path) -> None:
     generator = SHARED / "tools" / "make_bench_model.py"
     if not generator.exists():
         raise SkippedError(f"no {generator} to make models with (LLAMACLI_SHARED)")
+    say(f"making {target.with_suffix('.gguf')}")
     vocabulary, shape = SHAPES[stem]
     run([sys.executable, generator, SHARED / "data" / "vocab" / vocabulary, target, *shape.split()])
 
 
 def _quantize(source: Path, target: Path, kind: str) -> None:
+    say(f"making {target.with_suffix('.gguf')}")
     name, ftype = _QUANTS[kind]
     quantize = tool("llama-quantize")
     if quantize:

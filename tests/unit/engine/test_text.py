@@ -79,7 +79,7 @@ def test_the_earliest_stop_string_wins() -> None:
 
 
 def split(text: str, seed: int, prompt: str = "") -> tuple[str, str]:
-    reasoning = Reasoning(prompt)
+    reasoning = Reasoning(prompt, channels="<|" in text)
     parts = [part for piece in in_pieces(text.encode(), seed) for part in reasoning.feed(piece)]
     parts += reasoning.flush()
     return (
@@ -103,6 +103,16 @@ def split(text: str, seed: int, prompt: str = "") -> tuple[str, str]:
             "hm",
             "Yes.",
         ),
+        (
+            "<|channel|>analysis<|message|>hm<|start|>assistant<|channel|>final <|constrain|>json<|message|>{}",
+            "<|start|>assistant",
+            "hm",
+            "{}",
+        ),
+        ("<|channel|>commentary to=functions.x<|message|>{}<|end|>", "<|start|>assistant", "{}", ""),
+        ("<|channel|>final<|message|>Yes.", "<|start|>assistant", "", "Yes."),
+        ("Write `<think>` and close it with `</think>`.", "", "", "Write `<think>` and close it with `</think>`."),
+        ("<think>a</think>Then <think>b</think>", "", "a", "Then <think>b</think>"),
         ("<think>never done", "", "never done", ""),
         ("<think></think>Yes.", "", "", "Yes."),
     ],
