@@ -81,7 +81,7 @@ def cli() -> Cli:
         timeout: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, "-m", "llamacli", *map(str, arguments)],
+            [sys.executable, "-m", "llamacli", *(a if isinstance(a, bytes) else str(a) for a in arguments)],
             input=stdin if stdin is not None else b"",
             capture_output=True,
             env={**os.environ, **(env or {})},

@@ -3,7 +3,7 @@
 On Intel processors with AMX (Sapphire Rapids and later) llama.cpp's kernels crash with many compilers: the tile
 configuration is written by plain stores that the optimiser drops, as no one seems to read them (llama.cpp issue 20824,
 pull request 26954). Every quantised model then dies at its first token. Where the trial fails, models are loaded
-without the CPU's extra buffer types, which is slower for long prompts but right.
+without the CPU's extra buffer types, so that they write a fifth more slowly, but right.
 """
 
 from __future__ import annotations

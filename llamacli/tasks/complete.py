@@ -213,7 +213,7 @@ def _planned_size(request: Request) -> int:
 def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
     trained = model.n_ctx_train or 1 << 20  # a few recurrent models name none
-    size = request.n_ctx if request.n_ctx is not None else min(n_prompt + answer, trained)
+    size = request.n_ctx if request.n_ctx is not None else min(n_prompt + max(answer, 1), trained)
     size = size or trained
     room = max(size - n_prompt, 1)
     return replace(request.context, n_ctx=size + room * (request.samples - 1), n_sequences=request.samples)

@@ -60,7 +60,7 @@ def unused_amx() -> list[Missing]:
     if amx.works():
         return []
     flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
-    why = "its kernels crash in this build, so quantised models are computed more slowly"
+    why = "its kernels crash in this build, so quantised models write more slowly"
     return [Missing("this processor's AMX", why, install_line(f'CFLAGS="{flags}" CXXFLAGS="{flags}"'))]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def test_json(cli: Cli, stories: Path) -> None:
         "text",
         "reasoning",
         "finish_reason",
+        "stop",
         "seed",
         "n_ctx",
         "timings",
@@ -97,7 +100,7 @@ class TestPrompt:
     def joined(self, cli: Cli, stories: Path, *arguments: object, stdin: bytes = b"") -> str:
         done = cli("complete", "-m", stories, "-n", 0, "--echo", *arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
-        return done.stdout.decode()
+        return done.stdout.decode().removesuffix("\n")
 
     def test_order_and_blank_lines(self, cli: Cli, stories: Path, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("file a\n")
@@ -131,7 +134,7 @@ class TestPrompt:
     def test_nothing_at_all(self, cli: Cli, stories: Path) -> None:
         done = cli("complete", "-m", stories)
         assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr.startswith(b"error: nothing to complete\nhint: ")
+        assert done.stderr.startswith(b"error: there is no text\nhint: ")
 
     def test_invalid_utf8(self, cli: Cli, stories: Path) -> None:
         done = cli("complete", "-m", stories, stdin=b"one\ntwo \xff")
@@ -264,6 +267,20 @@ class TestSlips:
             (("-ctv", "q8_0", "-fa", "off", "hi"), b"needs flash attention"),
             (("-f", "nothing.txt", "hi"), b"nothing.txt: no such file"),
             (("a", "b"), b"unexpected extra argument"),
+            (("-s=42", "hi"), b"--seed 42"),
+            (("--think", "high", "hi"), b"--think=high"),
+            (("--think", "hi"), b"no chat template"),
+            (("-t", "100000", "hi"), b"between 1 and 512"),
+            (("--top-k", "4294967297", "hi"), b"2147483647"),
+            (("--samples", "300", "--json", "hi"), b"between 1 and 256"),
+            (("-ctk", "q8_0", "hi"), b"does not divide"),
+            (("-ot", "(?i)x=CPU", "hi"), b"--override-tensor"),
+            (("--device", "CPU", "hi"), b"no such device to offload to"),
+            (("--device", "", "hi"), b"names no device"),
+            (("--lora", "x.gguf:nan", "hi"), b"no such file"),
+            (("--logit-bias", "5+inf", "hi"), b"too much"),
+            (("--echo", "--json", "hi"), b"--echo"),
+            ((b"--stop", b"\xff", b"hi"), b"no UTF-8"),
         ],
     )
     def test_refused_in_one_line(
@@ -289,6 +306,13 @@ class TestSlips:
             ("-n", "3", "-ot", "ffn=CPU", "hi"),
             ("-n", "3", "--", "-hi"),
             ("-c", "0", "-n", "3", "hi"),
+            ("-n=3", "-p=hi"),
+            ("-n", "3", "-ctk", "bf16", "-ctv", "bf16", "hi"),
+            ("-n", "3", "-ngl", "ALL", "--device", "NONE", "hi"),
+            ("-n", "3", "--samples", "4", "-b", "1", "-0", "hi"),
+            ("-n", "3", "--dry-penalty-last-n", "2147483647", "--dry-multiplier", "1", "hi"),
+            ("-n", "3", "--logit-bias", "5-1e5", "hi"),
+            ("-n", "3", "--samplers", "infill;temp", "hi"),
         ],
     )
     def test_accepted(self, cli: Cli, stories: Path, arguments: tuple[str, ...]) -> None:
@@ -410,6 +434,102 @@ def test_a_full_disk(stories: Path) -> None:
         )
     assert done.returncode == 9
     assert done.stderr.startswith(b"error: ")
+
+
+def test_closed_standard_output(stories: Path) -> None:
+    for command in (f'complete -m "{stories}" -n 3 hi', f'tokens -m "{stories}" hi', "devices"):
+        script = f'exec "{sys.executable}" -m llamacli {command} </dev/null >&-'
+        done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 9, command
+        assert done.stderr.startswith(b"error: standard output is closed")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("complete", "--help"), ("devices",)])
+def test_a_pipe_closed_before_the_help(arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "llamacli", *arguments], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_a_non_blocking_pipe_gets_everything(cli: Cli, stories: Path) -> None:
+    """Parents such as node make pipes non-blocking; a full one must not lose text."""
+    text = b"word " * 30_000
+    expected = cli("tokens", "-m", stories, "--ids", stdin=text).stdout
+    assert len(expected) > 1 << 17  # more than a pipe holds
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    arguments = [sys.executable, "-m", "llamacli", "tokens", "-m", str(stories), "--ids"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=writer) as process:
+        os.close(writer)
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+        while unread(reader) < 4096:  # it has begun to write
+            pass
+        with os.fdopen(reader, "rb") as pipe:
+            received = pipe.read()
+    assert received == expected
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_nobody_reads(stories: Path, signum: int) -> None:
+    """Blocked in a write, Python runs no handler: the watcher ends it."""
+    reader, writer = os.pipe()
+    arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "--echo", "--no-stdin"]
+    with subprocess.Popen([*arguments, "-c", "60000", "word " * 25_000], stdout=writer) as process:
+        os.close(writer)
+        size = 0
+        while size < 65536:  # the pipe is full: the process is blocked, or about to be
+            size = unread(reader)
+        process.send_signal(signum)
+        assert process.wait(timeout=30) == -signum
+    os.close(reader)
+
+
+def unread(fd: int) -> int:
+    """Bytes that wait in a pipe."""
+    import array
+    import fcntl
+    import termios
+
+    waiting = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, waiting)
+    return waiting[0]
+
+
+def test_a_signal_ends_a_long_tokenisation(shared: Path, tmp_path: Path) -> None:
+    vocabulary = shared / "data/vocab/ggml-vocab-llama-spm.gguf"
+    book = tmp_path / "book"
+    book.write_bytes((shared / "data/text/wiki.test.raw").read_bytes() * 8)
+    arguments = [sys.executable, "-m", "llamacli", "tokens", "--count", "-m", str(vocabulary), "-f", str(book)]
+    with subprocess.Popen([*arguments, "--no-stdin"], stdout=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.wait(timeout=30) == -signal.SIGINT
+    assert time.monotonic() - began < 1.0
+
+
+def test_weights_that_are_no_numbers(cli: Cli, tmp_path: Path) -> None:
+    import numpy as np
+    from make_gguf import DIM, write_llama
+
+    path = write_llama(tmp_path / "nan.gguf", tensor_overrides={"output_norm.weight": np.full(DIM, np.nan, np.float32)})
+    done = cli("complete", "-m", path, "-n", 3, "hi")
+    assert (done.returncode, done.stdout) == (6, b"")
+    assert b"NaN" in done.stderr
+
+
+def test_a_context_beyond_the_trained_size_is_a_warning(cli: Cli, stories: Path) -> None:
+    done = cli("complete", "-m", stories, "-c", 4096, "-n", 2, "hi")
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"warning: a context of 4096 tokens, but the model was trained with 2048")
 
 
 def test_verbose_statistics_are_on_stderr(cli: Cli, stories: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from llamacli.engine.offload import ALL, MARGIN, Shape, layers_that_fit
-from llamacli.models.gguf import TensorInfo
+from llamacli.engine.offload import ALL, MARGIN, Shape, layers_that_fit, shared_out
+from llamacli.models.gguf import TensorInfo, read_header
 
 MIB = 1 << 20
 
@@ -49,6 +51,22 @@ def test_two_devices_hold_more_than_one_and_less_than_their_sum() -> None:
 
 def test_a_quantised_cache_is_smaller() -> None:
     assert shape().kv_bytes(4096, "q8_0", "q8_0") == pytest.approx(shape().kv_bytes(4096, "f16", "f16") * 34 / 64)
+
+
+def test_the_fullest_share_bounds_the_others() -> None:
+    assert shared_out([100, 100], ()) == [100, 100]
+    assert shared_out([100, 100], (3.0, 1.0)) == [100, 33]
+    assert shared_out([100, 50], (1.0, 1.0)) == [50, 50]
+    assert shared_out([100, 50], (1.0,)) == [100, 0]
+
+
+def test_values_per_layer(tmp_path: Path) -> None:
+    from make_gguf import write_llama
+
+    plain = read_header(write_llama(tmp_path / "a.gguf"))
+    arrays = {"llama.attention.head_count_kv": [2, 2], "llama.feed_forward_length": [128, 128]}
+    each = read_header(write_llama(tmp_path / "b.gguf", metadata_overrides=arrays))
+    assert Shape.of(each.metadata, each.tensors, 301) == Shape.of(plain.metadata, plain.tensors, 301)
 
 
 def test_tied_embeddings_are_copied_to_the_device() -> None:
