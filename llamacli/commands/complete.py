@@ -88,6 +88,7 @@ def complete(
       git diff | llamacli complete -m model.gguf "Write a commit message"
     """
     from llamacli.tasks import complete as task
+    from llamacli.tasks import completion
     from llamacli.tasks.prompt import gather
     from llamacli.ui import answer, stdin
     from llamacli.ui.output import Output
@@ -117,14 +118,14 @@ def complete(
     with answer.Bars() as bars:
         events = answer.with_warnings(task.complete(request, bars.progress))
         if output.mode == "json":
-            completion = task.fold(events)
-            output.document(completion)
-            endings = completion.endings()
+            result = completion.fold(events)
+            output.document(result)
+            endings = result.endings()
             if verbose:
-                answer.statistics(completion)
+                answer.statistics(result)
         else:
             endings = answer.show(events, output, echo=echo, verbose=verbose, thoughts=not hidethinking, null=null)
-    task.verdict(endings)
+    completion.verdict(endings)
 
 
 def _refuse_contradictions(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from llamacli import signals
 from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate, generate_many
 from llamacli.engine.model import Model
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
-from llamacli.engine.types import Chunk, ContextOptions, Finish, FinishReason, Message, ModelOptions, Prompt, Sampling
+from llamacli.engine.types import Chunk, ContextOptions, Finish, Message, ModelOptions, Prompt, Sampling
 from llamacli.errors import BadModelFile, ContextFull, UsageError
 
 Mode = Literal["chat", "text"]
@@ -225,152 +224,3 @@ def _answer_limit(request: Request, options: ContextOptions, n_prompt: int) -> i
         return options.n_ctx
     room = (options.n_ctx - n_prompt) // options.n_sequences
     return n_prompt + max(room, 0)
-
-
-# --- the stream folded into one result ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One answer."""
-
-    index: int
-    text: str
-    reasoning: str | None
-    finish_reason: FinishReason
-    stop: str | None  # the stop string that ended it
-    seed: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds, and tokens per second."""
-
-    load: float
-    prompt: float
-    generation: float
-    prompt_per_second: float
-    generation_per_second: float
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The whole result, as `--json` shows it. `choices` is there with several samples only."""
-
-    model: str
-    mode: Mode
-    prompt_tokens: int
-    completion_tokens: int
-    text: str
-    reasoning: str | None
-    finish_reason: FinishReason
-    stop: str | None
-    seed: int
-    n_ctx: int
-    timings: Timings
-    sampling: Mapping[str, Any]
-    choices: tuple[Choice, ...] | None = None
-
-    def endings(self) -> list[Ending]:
-        answers = self.choices or (self,)
-        return [
-            Ending(
-                answer.finish_reason,
-                self.n_ctx,
-                answer.completion_tokens,
-                answer.reasoning is not None,
-                bool(answer.text),
-            )
-            for answer in answers
-        ]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How one answer ended, for `verdict`."""
-
-    reason: FinishReason
-    n_ctx: int
-    n_tokens: int
-    reasoned: bool
-    answered: bool
-
-
-def fold(events: Iterable[Event]) -> Completion:
-    """The blocking form of `complete`."""
-    started: Started | None = None
-    texts: dict[int, list[bytes]] = {}
-    thoughts: dict[int, list[bytes]] = {}
-    ends: dict[int, Finish] = {}
-    for event in events:
-        if isinstance(event, Started):
-            started = event
-            continue
-        index, item = event
-        if isinstance(item, Finish):
-            ends[index] = item
-        else:
-            (thoughts if item.reasoning else texts).setdefault(index, []).append(item.data)
-    assert started is not None
-    choices = tuple(
-        Choice(
-            index=index,
-            text=b"".join(texts.get(index, [])).decode("utf-8", "replace"),
-            reasoning=b"".join(thoughts[index]).decode("utf-8", "replace") if index in thoughts else None,
-            finish_reason=ends[index].reason,
-            stop=ends[index].stop,
-            seed=ends[index].seed,
-            completion_tokens=ends[index].stats.completion_tokens,
-        )
-        for index in sorted(ends)
-    )
-    return _completion(started, choices, ends)
-
-
-def _completion(started: Started, choices: tuple[Choice, ...], ends: Mapping[int, Finish]) -> Completion:
-    first, stats = choices[0], [end.stats for end in ends.values()]
-    tokens = sum(s.completion_tokens for s in stats)
-    prompt = max(s.prompt_seconds for s in stats)
-    generation = max(s.generation_seconds for s in stats)
-    decodes = sum(s.decodes for s in stats) if len(stats) == 1 else max(tokens - len(stats), 0)
-    return Completion(
-        model=started.model,
-        mode=started.mode,
-        prompt_tokens=started.n_prompt,
-        completion_tokens=tokens,
-        text=first.text,
-        reasoning=first.reasoning,
-        finish_reason=first.finish_reason,
-        stop=first.stop,
-        seed=first.seed,
-        n_ctx=started.n_ctx,
-        timings=Timings(
-            load=round(stats[0].load_seconds, 4),
-            prompt=round(prompt, 4),
-            generation=round(generation, 4),
-            prompt_per_second=round(started.n_prompt / prompt, 2) if prompt else 0.0,
-            generation_per_second=round(decodes / generation, 2) if generation else 0.0,
-        ),
-        sampling={name: value for name, value in vars(started.sampling).items() if name != "seed"},
-        choices=choices if len(choices) > 1 else None,
-    )
-
-
-def verdict(endings: Iterable[Ending]) -> None:
-    """What the ends of the answers mean for the process: nothing, a signal, or ContextFull (code 8)."""
-    for end in endings:
-        if end.reason == "interrupted":
-            signals.check()
-        if end.reason == "context":
-            raise ContextFull(
-                f"the context of {end.n_ctx} tokens is full; the text ends there",
-                hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
-            )
-        if end.reasoned and not end.answered:
-            if end.reason == "stop":
-                raise ContextFull("the model ended inside its reasoning; there is no answer", hint="try --no-think")
-            raise ContextFull(
-                f"after {end.n_tokens} tokens the model was still reasoning; there is no answer",
-                hint="a larger -n, or --no-think",
-            )

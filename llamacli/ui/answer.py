@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from llamacli.engine.types import Chunk, Finish
-from llamacli.tasks.complete import Completion, Ending, Event, Progress, Started
+from llamacli.tasks.complete import Event, Progress, Started
+from llamacli.tasks.completion import Completion, Ending
 from llamacli.ui.output import Output, dim, is_terminal, note
 from llamacli.ui.progress import Bar
 from llamacli.ui.sanitize import for_terminal
