@@ -20,6 +20,7 @@ from llamacli.models import gguf, gguf_checks
 #: Called with 0.0 … 1.0 while the weights are loaded.
 Progress = Callable[[float], None]
 
+_MOST_CTX = 1 << 27  # tokens; ten times the longest context of any model so far
 _CONTROL = 3  # LLAMA_TOKEN_TYPE_CONTROL
 _NAMED_TOKENS = ("bos", "eos", "eot", "sep", "pad", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _LSTRIP, _RSTRIP = 1 << 7, 1 << 8  # llama_token_attr
@@ -60,7 +61,9 @@ class Model:
             raise
         self.vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab = C.llama_vocab_n_tokens(self.vocab)
-        self.n_ctx_train = C.llama_model_n_ctx_train(self.handle)
+        trained = C.llama_model_n_ctx_train(self.handle)
+        #: What the model was trained with; a few recurrent models name none, and damaged files name nonsense.
+        self.n_ctx_train: int = trained if 0 < trained < _MOST_CTX else 0
         self._pieces: dict[int, bytes] = {}
         self._visible: frozenset[int] = frozenset()
 

@@ -148,7 +148,7 @@ def choose_mode(request: Request, model: Model) -> Mode:
 
 def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
     """The prompt as text and as tokens."""
-    limit = max(model.n_ctx_train, request.n_ctx or 0)
+    limit = max(model.n_ctx_train or 1 << 20, request.n_ctx or 0)
     n_bytes = len(request.prompt.encode("utf-8", "replace"))
     # Tokenising a text of 100 MB takes minutes, and no context holds it.
     if n_bytes > 1 << 20 and (at_least := model.at_least_tokens(n_bytes)) > limit:
@@ -211,7 +211,7 @@ def _planned_size(request: Request) -> int:
 
 def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
-    trained = model.n_ctx_train or 1 << 20  # a few recurrent models name none
+    trained = model.n_ctx_train or 1 << 20
     size = request.n_ctx if request.n_ctx is not None else min(n_prompt + max(answer, 1), trained)
     size = size or trained
     room = max(size - n_prompt, 1)

@@ -401,6 +401,14 @@ def test_an_impossible_context_is_refused_before_it_is_touched(cli: Cli, stories
     assert b"GiB" in done.stderr
 
 
+@pytest.mark.parametrize("nonsense", [0, 2**31, 2**32 - 1])
+def test_a_trained_size_that_makes_no_sense(cli: Cli, tmp_path: Path, nonsense: int) -> None:
+    from make_gguf import write_llama
+
+    path = write_llama(tmp_path / "m.gguf", metadata_overrides={"llama.context_length": nonsense})
+    assert cli("complete", "-m", path, "-n", 2, "hi").returncode == 0
+
+
 def test_read_only_home_and_folder(cli: Cli, chat: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     home = {"LLAMACLI_HOME": "/proc/nowhere", "HOME": "/proc/nowhere"}
