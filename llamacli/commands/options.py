@@ -221,6 +221,10 @@ class ModelFlags:
     ] = False
     mlock: Annotated[bool, typer.Option("--mlock", help="Keep the model in RAM.", rich_help_panel=ADVANCED)] = False
 
+    no_repack: Annotated[
+        bool, typer.Option("--no-repack", help="Do not rearrange weights for this processor.", rich_help_panel=ADVANCED)
+    ] = False
+
     def options(self, *, vocab_only: bool = False) -> ModelOptions:
         """Raises UsageError, ModelNotFound."""
         from llamacli.engine.types import ModelOptions
@@ -236,6 +240,7 @@ class ModelFlags:
             n_cpu_moe=self.n_cpu_moe,
             mmap=not self.no_mmap,
             mlock=self.mlock,
+            repack=not self.no_repack,
             loras=tuple(_lora(text) for text in self.lora or ()),
             vocab_only=vocab_only,
         )

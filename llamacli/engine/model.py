@@ -83,7 +83,7 @@ class Model:
     def _parameters(self, options: ModelOptions, context: ContextOptions | None, progress: Progress | None) -> Any:
         params = C.llama_model_default_params()
         params.vocab_only = options.vocab_only
-        params.use_extra_bufts = options.vocab_only or amx.works()
+        params.use_extra_bufts = options.repack and not options.vocab_only and amx.works()
         # enum llama_load_mode: 0 plain, 1 mapped, 2 locked, 3 both
         params.load_mode = (1 if options.mmap else 0) + (2 if options.mlock else 0)
 

@@ -57,6 +57,7 @@ class ModelOptions:
     n_cpu_moe: int = 0
     mmap: bool = True
     mlock: bool = False
+    repack: bool = True  # rearrange quantised weights in RAM for this processor's fastest kernels
     loras: tuple[tuple[Path, float], ...] = ()
     vocab_only: bool = False
 

@@ -301,6 +301,7 @@ class TestSlips:
             ("--n-predict", "3", "--temperature", "0", "hi"),
             ("-n", "3", "-b", "4", "-ub", "2", "-fa", "on", "-ctk", "f32", "a longer prompt than one batch"),
             ("-n", "3", "--no-mmap", "hi"),
+            ("-n", "3", "--no-repack", "hi"),
             ("-n", "3", "-ngl", "all", "-dev", "none", "hi"),
             ("-n", "3", "--n-cpu-moe", "2", "hi"),
             ("-n", "3", "-ot", "ffn=CPU", "hi"),
