@@ -78,8 +78,10 @@ class Context:
 
         Returns False if a signal came in between. `progress` is told how many tokens are done, of how many.
         """
-        for start in range(0, len(tokens), self.n_batch):
-            part = tokens[start : start + self.n_batch]
+        # Smaller calls only where somebody watches: the library cuts batches into ubatches anyway.
+        size = self.n_batch if progress is None else min(self.n_batch, int(C.llama_n_ubatch(self.handle)))
+        for start in range(0, len(tokens), size):
+            part = tokens[start : start + size]
             array = (ctypes.c_int32 * len(part))(*part)
             if not self._decode(C.llama_batch_get_one(array, len(part))):
                 return False

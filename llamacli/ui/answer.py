@@ -23,7 +23,8 @@ class Bars:
     def __init__(self) -> None:
         self._loading = Bar("loading the model")
         self._prompt: Bar | None = None
-        self.progress = Progress(loading=self._loading.update, prompt=self._read)
+        seen = is_terminal(sys.stderr)
+        self.progress = Progress(self._loading.update if seen else None, self._read if seen else None)
 
     def __enter__(self) -> Bars:
         return self
