@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlags, SamplingFlags, between, grouped, one_of
+from llamacli.commands.options import ModelFlags, between, grouped, one_of
+from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llamacli.errors import BadModelFile, ModelNotFound
+from llamacli.models.ggml_types import F32, type_name
 from llamacli.models.gguf import (
     DEFAULT_ALIGNMENT,
     DOWNLOAD_AGAIN,
-    F32,
     MAX_LAYERS,
     STRING,
     UINT16,
@@ -27,7 +27,6 @@ from llamacli.models.gguf import (
     path_text,
     read_header,
     shape_text,
-    type_name,
 )
 
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS

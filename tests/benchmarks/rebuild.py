@@ -15,7 +15,7 @@ from typing import Any
 
 from gguf.constants import MODEL_ARCH_NAMES, Keys
 
-from llamacli.models.gguf import GGML_TYPES
+from llamacli.models.ggml_types import GGML_TYPES
 
 _LAYOUTS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _U32, _F32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9

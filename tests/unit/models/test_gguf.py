@@ -16,7 +16,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from make_gguf import BYTE, DIM, FFN, spm_tokens, write_llama
 
 from llamacli.errors import BadModelFile, ModelNotFound, StorageError, UsageError
-from llamacli.models.gguf import GGML_TYPES, Array, brief, read_header, type_name
+from llamacli.models.ggml_types import GGML_TYPES, type_name
+from llamacli.models.gguf import Array, brief, read_header
 from llamacli.models.gguf_checks import check
 
 MUTANTS = Path(__file__).parents[2] / "benchmarks" / "mutants.py"
