@@ -98,6 +98,8 @@ def _refuse_attached(argument: str, options: dict[str, Any]) -> None:
 
     meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])
     suggestion = f"did you mean {meant[0]}? " if meant else ""
+    if " " in argument:
+        raise typer.BadParameter(f"no such option: {argument!r}; did you mean a prompt? Put -- before it")
     raise typer.BadParameter(f"no such option: {argument}; {suggestion}(the value of {short} goes after a space)")
 
 
@@ -187,10 +189,29 @@ def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, s
     message = re.sub(r"is not a valid int\w*( range)?", "is no whole number", message)
     message = re.sub(r"is not a valid float( range)?", "is no number", message)
     message = message[:1].lower() + message[1:]
+    name = args[0] if args and args[0] in COMMANDS else None
+    if unknown := re.match(r"no such option: (\S+?)(?: \(Possible.*)?$", message):
+        meant = _meant(unknown[1], name)
+        message = f"no such option: {unknown[1]}" + (f"; did you mean {meant}?" if meant else "")
     if "did you mean" in message.lower():
         return message, None
-    command = f"llamacli {args[0]}" if args and args[0] in COMMANDS else "llamacli"
-    return message, f"{command} --help shows the options"
+    if "unexpected extra argument" in message:
+        return message, "a prompt of several words stands in quotes; --file takes one file, and can be repeated"
+    if name is None:
+        return message, 'llamacli complete -m MODEL "…" writes text; llamacli --help shows all commands'
+    return message, f"llamacli {name} --help shows the options"
+
+
+def _meant(typed: str, command: str | None) -> str | None:
+    """The option that a wrong one most likely stands for: one that it begins, or the nearest."""
+    if command is None:
+        return None
+    import difflib
+
+    typed = typed.replace("_", "-")
+    options = [name for param in load(command).params for name in param.opts if name.startswith("--")]
+    begun = sorted((name for name in options if name.startswith(typed)), key=len)
+    return next(iter(begun or difflib.get_close_matches(typed, options, 1, 0.75)), None)
 
 
 _STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)

@@ -74,7 +74,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
     del command.__wrapped__  # or Typer would look through it
     flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    flat.sort(key=_is_advanced)  # panels stand in the help in the order of their first options
+    flat.sort(key=_place)
     vars(command)["__signature__"] = inspect.Signature(flat)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -85,9 +85,11 @@ ModelFlag = Annotated[
 ]
 
 
-def _is_advanced(parameter: inspect.Parameter) -> bool:
+def _place(parameter: inspect.Parameter) -> int:
+    """The model first, what is rare last. Panels stand in the help in the order of their first options."""
     details = getattr(parameter.annotation, "__metadata__", ())
-    return any(getattr(detail, "rich_help_panel", None) == ADVANCED for detail in details)
+    rare = any(getattr(detail, "rich_help_panel", None) == ADVANCED for detail in details)
+    return 0 if parameter.name == "model" else 2 if rare else 1
 
 
 @dataclasses.dataclass(frozen=True)

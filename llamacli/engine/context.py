@@ -80,6 +80,8 @@ class Context:
         """
         # Smaller calls only where somebody watches: the library cuts batches into ubatches anyway.
         size = self.n_batch if progress is None else min(self.n_batch, int(C.llama_n_ubatch(self.handle)))
+        if progress is not None:
+            progress(0, len(tokens))
         for start in range(0, len(tokens), size):
             part = tokens[start : start + size]
             array = (ctypes.c_int32 * len(part))(*part)

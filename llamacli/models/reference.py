@@ -21,14 +21,16 @@ def resolve(reference: str | None) -> Path:
         if path.is_dir():
             raise UsageError(f"{reference} is a folder", hint="name the GGUF file in it")
         if not path.exists():
-            raise ModelNotFound(f"no such file: {reference}", hint=_nearby(path))
+            raise ModelNotFound(f"no such file: {reference}", hint=_hint(reference, path))
     except OSError as error:  # a name too long for the file system, say
         raise ModelNotFound(f"no such file: {reference} ({error.strerror})") from error
     return path
 
 
-def _nearby(path: Path) -> str | None:
+def _hint(reference: str, path: Path) -> str | None:
     """The GGUF files of the folder that was meant, if it has any."""
+    if "://" in reference:
+        return "-m takes a file on this machine: download it first"
     try:
         names = sorted(entry.name for entry in path.parent.glob("*.gguf"))[:5]
     except OSError:

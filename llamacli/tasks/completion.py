@@ -147,7 +147,7 @@ def verdict(endings: Iterable[Ending]) -> None:
         if end.reason == "context":
             raise ContextFull(
                 f"the context of {end.n_ctx} tokens is full; the text ends there",
-                hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
+                hint="-n N ends earlier; -c N makes room, up to the size the model was trained with",
             )
         if end.reasoned and not end.answered:
             if end.reason == "stop":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Devices:
-    """`threads` is what is computed with by default, `features` the build's own line."""
+    """`threads` is what is computed with by default, `features` what the build makes use of."""
 
     bindings: str
-    features: str
+    features: tuple[str, ...]
     backends: tuple[str, ...]
     threads: int
     devices: tuple[Device, ...]
@@ -42,7 +43,7 @@ def devices() -> Devices:
     backends = tuple(dict.fromkeys(device.backend for device in found))
     return Devices(
         bindings=f"llama-cpp-python {metadata.version('llama-cpp-python')}",
-        features=native.build(),
+        features=tuple(re.findall(r"(\w+) = 1\b", native.build())),
         backends=backends,
         threads=physical_cores(),
         devices=found,

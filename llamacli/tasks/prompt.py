@@ -30,7 +30,7 @@ def gather(
     parts = [_without_final_newline(part) for part in parts]
     if argument is not None:
         parts.append(_encodable(argument, replace_invalid))
-    if not any(parts) and argument is None:
+    if not any(parts) and (argument is None or not raw):  # an empty argument is most often an unset variable
         raise UsageError("there is no text", hint="give it as an argument, with --file, or through a pipe")
     return ("" if raw else "\n\n").join(part for part in parts if part)
 

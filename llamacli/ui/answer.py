@@ -80,8 +80,9 @@ def show(
             finished[index] = pending.pop(index)
         while finished and (not null or len(view.endings) in finished):
             index = len(view.endings) if null else next(iter(finished))
-            view.begin(index)
-            for item in finished.pop(index):
+            items = finished.pop(index)
+            view.begin(index, next(item.seed for item in items if isinstance(item, Finish)))
+            for item in items:
                 view.show(item)
     return view.endings
 
@@ -104,11 +105,11 @@ class _View:
         self._reasoned = self._answered = False
         self._last = b""
 
-    def begin(self, index: int) -> None:
+    def begin(self, index: int, seed: int) -> None:
         """The next sample."""
         self._begin()
         if not self._null:
-            note(f"── sample {index + 1} of {self.samples} ──", style="dim")
+            note(f"── sample {index + 1} of {self.samples}, seed {seed} ──", style="dim")
 
     def show(self, item: Chunk | Finish) -> None:
         if isinstance(item, Finish):
@@ -134,6 +135,8 @@ class _View:
             self._output.data(b"\0")
         elif self._last not in (b"", b"\n"):
             self._output.text(b"\n")
+        if self._reasoned and not self._answered and self._stderr is not None:
+            note("")  # what follows on stderr has a line of its own
         stats = finish.stats
         if self._verbose and self.started is not None:
             used = stats.prompt_tokens + stats.completion_tokens

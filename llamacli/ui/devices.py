@@ -14,7 +14,7 @@ def show(result: Devices, output: Output) -> None:
         return
     if output.mode == "human":
         note(f"{result.bindings} · backends: {', '.join(result.backends)} · {result.threads} threads", style="dim")
-        note(result.features, style="dim")
+        note(" ".join(result.features), style="dim")
     rows = [
         (d.name, d.kind, d.backend, d.description, f"{d.memory_free / _GIB:.1f}", f"{d.memory_total / _GIB:.1f}")
         for d in result.devices

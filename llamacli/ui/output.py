@@ -62,6 +62,10 @@ class Output:
                 rest = rest[os.write(fd, rest) :]
             except BlockingIOError:  # the parent made the pipe non-blocking: Python's own streams would drop the rest
                 select.select([], [fd], [], 1)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise StorageError(f"standard output: {error.strerror}") from error
 
     def document(self, result: Any) -> None:
         """One JSON document. A dataclass gives all its fields, null for what does not apply."""

@@ -32,6 +32,8 @@ def _read_bytes() -> bytes:
         return sys.stdin.buffer.read()
     if os.name == "posix" and not os.isatty(fd) and not select.select([fd], [], [], PATIENCE)[0]:
         note("waiting for standard input… (Ctrl-C ends; --no-stdin does without)", style="dim")
+    if os.isatty(fd):
+        note("reading the prompt from the terminal… (Ctrl-D ends it)", style="dim")
     parts: list[bytes] = []
     size = 0
     while True:
