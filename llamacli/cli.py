@@ -94,6 +94,9 @@ def _refuse_attached(argument: str, options: dict[str, Any]) -> None:
         return
     if options[short].type.name.startswith(("int", "float")) and re.match(r"-[a-zA-Z]-?[\d.]", argument):
         return
+    for name in options:  # -ngl0
+        if len(name) > 2 and argument.startswith(name) and argument[len(name) :].isdecimal():
+            raise typer.BadParameter(f"no such option: {argument}; did you mean {name} {argument[len(name) :]}?")
     import difflib
 
     meant = difflib.get_close_matches("-" + argument.split("=", 1)[0], [o for o in options if o.startswith("--")])

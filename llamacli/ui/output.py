@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
+from llamacli import signals
 from llamacli.errors import StorageError
 from llamacli.ui.sanitize import for_terminal, json_for_terminal
 
 Mode = Literal["human", "plain", "json"]
+_PIECE = getattr(select, "PIPE_BUF", 512)  # bytes
 
 
 def is_terminal(stream: IO[Any] | None) -> bool:
@@ -58,10 +60,15 @@ class Output:
             return
         rest = memoryview(data)
         while rest:
+            # A pipe that select calls writable takes PIPE_BUF bytes without blocking. So a signal is heeded while
+            # nobody reads, and a pipe that the parent made non-blocking loses nothing, as Python's own streams would.
+            if os.name == "posix" and not select.select([], [fd], [], signals.GRACE_SECONDS)[1]:
+                signals.check()
+                continue
             try:
-                rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:  # the parent made the pipe non-blocking: Python's own streams would drop the rest
-                select.select([], [fd], [], 1)
+                rest = rest[os.write(fd, rest[:_PIECE]) :]
+            except BlockingIOError:
+                continue
             except BrokenPipeError:
                 raise
             except OSError as error:

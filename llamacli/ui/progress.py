@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from llamacli import signals
@@ -17,9 +16,9 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float = 1.0, *, enabled: bool = True) -> None:
+    def __init__(self, label: str, total: float = 1.0) -> None:
         self._label, self._total = label, total
-        self._enabled = enabled and is_terminal(sys.stderr)
+        self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -57,12 +56,3 @@ class Bar:
             self._bar.stop()
             self._bar = None
             signals.cursor_hidden = False
-
-    def __enter__(self) -> Bar:
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

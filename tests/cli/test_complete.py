@@ -268,6 +268,7 @@ class TestSlips:
             (("-f", "nothing.txt", "hi"), b"nothing.txt: no such file"),
             (("a", "b"), b"unexpected extra argument"),
             (("-s=42", "hi"), b"--seed 42"),
+            (("-ngl0", "hi"), b"did you mean -ngl 0?"),
             (("--think", "high", "hi"), b"--think=high"),
             (("--think", "hi"), b"no chat template"),
             (("--ctx", "64", "hi"), b"did you mean --ctx-size?"),
@@ -500,8 +501,10 @@ def test_a_signal_ends_it_while_nobody_reads(stories: Path, signum: int) -> None
         while size < 65536:  # the pipe is full: the process is blocked, or about to be
             size = unread(reader)
         process.send_signal(signum)
+        began = time.monotonic()
         assert process.wait(timeout=30) == -signum
     os.close(reader)
+    assert time.monotonic() - began < 1.0
 
 
 def unread(fd: int) -> int:
