@@ -111,8 +111,13 @@ def _our_speed(job: Job, ends: list[int]) -> Speed:
 
 
 def _their_speed(job: Job, tool: str) -> Speed:
-    done = bench.run(job.theirs(tool))
-    times = bench.perf(done.stderr + done.stdout)
+    for _ in range(5):  # its log is written by a thread of its own, and now and then loses its last lines
+        done = bench.run(job.theirs(tool))
+        times = bench.perf(done.stderr + done.stdout)
+        if {"eval", "prompt eval", "total"} <= times.keys():
+            break
+    else:
+        raise bench.FailedError("llama-completion did not print its times in 5 runs")
     decode, prompt = times["eval"], times["prompt eval"]
     loop = times["total"].seconds - prompt.seconds
     return Speed(prompt.count, decode.count, decode.per_second, decode.count / loop)
