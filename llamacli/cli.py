@@ -23,6 +23,9 @@ from llamacli.errors import LlamacliError, OutOfMemory, StorageError
 #: verb → what it does. The verb's module in `commands/` is imported when it is used.
 COMMANDS = {
     "complete": "Write text: answer a prompt, or continue it.",
+    "pull": "Bring a model from the Hugging Face Hub.",
+    "ls": "Show the models on this machine.",
+    "show": "Show what is in a model.",
     "tokens": "Show how a text is split into tokens.",
     "devices": "Show what this build can compute on.",
 }

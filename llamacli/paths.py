@@ -14,3 +14,13 @@ def cache() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llamacli", appauthor=False))
+
+
+def config() -> Path:
+    """What the user writes: models.toml. Not created here."""
+    home = os.environ.get("LLAMACLI_HOME")
+    if home:
+        return Path(home) / "config"
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("llamacli", appauthor=False))

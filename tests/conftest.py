@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from llamacli.builtin import TINY
+
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # for `make_gguf`
 
@@ -33,8 +35,19 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def stories(shared: Path) -> Path:
-    """A trained LLaMA of 260K parameters without a chat template."""
+    """A trained LLaMA of 260K parameters, of which llama.cpp's own figures are known."""
     return shared / "data/models/stories260K.gguf"
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model without its chat template: a trained model that continues text."""
+    path = tmp_path_factory.mktemp("bare") / "bare.gguf"
+    key, other = b"tokenizer.chat_template", b"tokenizer.lost_template"  # of one length, so all offsets stay
+    data = TINY.read_bytes()
+    assert data.count(key) == 1
+    path.write_bytes(data.replace(key, other))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def complete(
 
     Examples:
 
-      llamacli complete -m story.gguf "Once upon a time" -n 60
+      llamacli complete "Once upon a time"
 
       git diff | llamacli complete -m model.gguf "Write a commit message"
     """

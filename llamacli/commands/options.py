@@ -81,7 +81,18 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
 
 ModelFlag = Annotated[
-    str | None, typer.Option("-m", "--model", metavar="PATH", help="The model: a GGUF file.", envvar="LLAMACLI_MODEL")
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="A file, an alias, user/repo[:QUANT] that was pulled, or tiny, the built-in toy. (tiny)",
+        envvar="LLAMACLI_MODEL",
+    ),
+]
+
+PullFlag = Annotated[
+    bool, typer.Option("--pull", help="Fetch the model from the Hub if it is not here.", rich_help_panel=MODEL)
 ]
 
 
@@ -119,6 +130,7 @@ class ModelFlags:
             rich_help_panel=MODEL,
         ),
     ] = None
+    pull: PullFlag = False
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", metavar="FILE[:SCALE]", help="Apply a LoRA adapter; repeatable.", rich_help_panel=MODEL),
@@ -228,12 +240,12 @@ class ModelFlags:
     ] = False
 
     def options(self, *, vocab_only: bool = False) -> ModelOptions:
-        """Raises UsageError, ModelNotFound."""
+        """Raises UsageError, ModelNotFound, and what pulling raises."""
+        from llamacli.commands.locate import model_file
         from llamacli.engine.types import ModelOptions
-        from llamacli.models.reference import resolve
 
         return ModelOptions(
-            path=resolve(self.model),
+            path=model_file(self.model, pull=self.pull),
             n_gpu_layers=_gpu_layers(self.gpu_layers),
             devices=_devices(self.device),
             tensor_split=_numbers("--tensor-split", self.tensor_split),

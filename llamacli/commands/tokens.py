@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlag
+from llamacli.commands.options import ModelFlag, PullFlag
 from llamacli.errors import UsageError
 
 
@@ -16,6 +16,7 @@ def tokens(
         str | None, typer.Argument(metavar="[TEXT]", help="What to split; - is standard input alone.")
     ] = None,
     model: ModelFlag = None,
+    pull: PullFlag = False,
     files: Annotated[
         list[Path] | None, typer.Option("-f", "--file", metavar="FILE", help="Put this file before TEXT; repeatable.")
     ] = None,
@@ -39,8 +40,8 @@ def tokens(
 
       llamacli tokens -m model.gguf --count < book.txt
     """
+    from llamacli.commands.locate import model_file
     from llamacli.engine.types import ModelOptions
-    from llamacli.models.reference import resolve
     from llamacli.tasks import tokens as task
     from llamacli.tasks.prompt import gather
     from llamacli.ui import stdin
@@ -49,7 +50,7 @@ def tokens(
 
     if count + ids + as_json > 1:
         raise UsageError("--count, --ids and --json exclude each other")
-    path = resolve(model)
+    path = model_file(model, pull=pull)
     piped = stdin.read(wanted=text == "-", unwanted=no_stdin)
     whole = gather(None if text == "-" else text, files or [], piped, raw=True, replace_invalid=replace_invalid)
     options = ModelOptions(path=path, vocab_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli import signals
 from llamacli.engine import native, offload
@@ -13,6 +13,9 @@ from llamacli.engine.native import C
 from llamacli.engine.threads import physical_cores
 from llamacli.engine.types import KV_TYPES, ContextOptions
 from llamacli.errors import ContextFull, EngineError, OutOfMemory, UsageError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 #: Metadata of models whose KV cache is smaller than the plain estimate, which then says nothing.
@@ -90,6 +93,31 @@ class Context:
             if progress is not None:
                 progress(start + len(part), len(tokens))
         return True
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append `tokens` to sequence 0, at most n_batch of them: the logits after each, float32 (n_tokens, n_vocab).
+
+        The array is a copy. Raises signals.Ended where a signal came in between.
+        """
+        import numpy as np
+
+        batch = C.llama_batch_init(len(tokens), 0, 1)
+        start = int(C.llama_memory_seq_pos_max(C.llama_get_memory(self.handle), 0)) + 1
+        try:
+            batch.n_tokens = len(tokens)
+            for i, token in enumerate(tokens):
+                batch.token[i] = token
+                batch.pos[i] = start + i
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = 0
+                batch.logits[i] = 1
+            with signals.deferred():
+                self._decode(batch)
+            signals.check()
+        finally:
+            C.llama_batch_free(batch)
+        rows = C.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(rows, (len(tokens), self.model.n_vocab)).copy()
 
     def has_numbers(self) -> bool:
         """Whether the last logits are numbers; damaged weights make them NaN."""

@@ -161,8 +161,9 @@ class Model:
         if not free or options.vocab_only:
             return 0
         context = context or ContextOptions(n_ctx=4096)
-        tokens = self.header.metadata.get("tokenizer.ggml.tokens")
-        shape = offload.Shape.of(self.header.metadata, self.header.tensors, getattr(tokens, "count", 0))
+        count = getattr(self.header.metadata.get("tokenizer.ggml.tokens"), "count", 0)
+        n_vocab = count if isinstance(count, int) else 0  # a text in its place has a method of that name
+        shape = offload.Shape.of(self.header.metadata, self.header.tensors, n_vocab)
         return offload.layers_that_fit(
             shape,
             free,

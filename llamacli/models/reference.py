@@ -1,36 +1,182 @@
-"""Which file is meant by `-m`. Today a path; aliases and repositories join here."""
+"""What a name of a model means: the built-in model, a file, an alias, a repository of the Hub, a model of Ollama.
+
+tiny                              the built-in model
+./model.gguf, any existing file   that file; it wins over all forms below
+qwen3.5:0.8b                      an alias of the catalogue
+user/repo[:QUANT]                 a repository, Q4_K_M where no quant is named
+user/repo/file.gguf               a file of it
+hf.co/…, https://huggingface.co/… the same
+ollama:name[:tag]                 a model that Ollama has pulled
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from llamacli.errors import ModelNotFound, UsageError
+from llamacli.builtin import TINY
+from llamacli.errors import ModelNotFound, UsageError, printable
+
+#: The name of the built-in model. A file of that name is meant by ./tiny.
+BUILTIN = "tiny"
+
+_HUB_PREFIX = re.compile(r"^(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_REPOSITORY = re.compile(rf"({_NAME}/{_NAME}?)(?::([A-Za-z0-9_.-]+))?")
 
 
-def resolve(reference: str | None) -> Path:
-    """The file that a reference names. Raises UsageError without one, ModelNotFound, UsageError for a folder."""
-    if not reference:
-        raise UsageError("no model was named", hint="-m PATH names a GGUF file, LLAMACLI_MODEL one for all commands")
-    if "\0" in reference:
-        raise UsageError("a model's path holds a NUL byte")
-    path = Path(reference)
+@dataclass(frozen=True)
+class Reference:
+    """What a name means: a `path`, a `repository` with quant or file, or the name of a model of `ollama`.
+
+    `preferred` is the quant that the catalogue would like: where the repository has no such file, another one will do.
+    """
+
+    text: str
+    path: Path | None = None
+    repository: str | None = None
+    quant: str | None = None
+    file: str | None = None
+    revision: str | None = None
+    preferred: str | None = None
+    ollama: str | None = None
+
+
+def parse(text: str) -> Reference:
+    """What a name means; nothing is looked up but whether a file of that name exists.
+
+    Raises UsageError, and ModelNotFound with suggestions for what is neither.
+    """
+    if text == BUILTIN:
+        return Reference(text, path=TINY)
+    if "\0" in text:
+        raise UsageError("a model's name holds a NUL byte")
+    path = _file(text)
+    if path is not None:
+        return Reference(text, path=path)
+    if text.startswith("ollama:") and text != "ollama:":
+        return Reference(text, ollama=text.removeprefix("ollama:"))
+    if _HUB_PREFIX.match(text):
+        return _page(text)
+    if "://" in text:
+        raise UsageError(f"{printable(text, 100)}: only addresses of huggingface.co are understood")
+    if text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text) or "\\" in text:
+        raise ModelNotFound(f"no such file: {text}", hint=_beside(Path(text)))
+    return _short(text)
+
+
+def _file(text: str) -> Path | None:
+    """The existing file of this name. Raises UsageError for a folder, unless it may be a repository's name too."""
+    path = Path(text)
     with contextlib.suppress(RuntimeError):  # ~somebody who has no home here
         path = path.expanduser()
     try:
-        if path.is_dir():
-            raise UsageError(f"{reference} is a folder", hint="name the GGUF file in it")
-        if not path.exists():
-            raise ModelNotFound(f"no such file: {reference}", hint=_hint(reference, path))
+        if path.is_dir() and not re.fullmatch(rf"{_NAME}/{_NAME}", text):
+            raise UsageError(f"{text} is a folder", hint="name the GGUF file in it")
+        return path if path.exists() and not path.is_dir() else None
     except OSError as error:  # a name too long for the file system, say
-        raise ModelNotFound(f"no such file: {reference} ({error.strerror})") from error
+        raise ModelNotFound(f"no such file: {text} ({error.strerror})") from error
+
+
+def _page(text: str) -> Reference:
+    """An address of the Hub: a repository's page, or a file's."""
+    parts = unquote(urlsplit("//" + _HUB_PREFIX.sub("hub/", text)).path).strip("/").split("/")
+    if len(parts) == 2:
+        return _repository(text, "/".join(parts))
+    if len(parts) > 4 and parts[2] in ("resolve", "blob", "tree"):
+        return Reference(text, repository="/".join(parts[:2]), revision=parts[3], file="/".join(parts[4:]))
+    if len(parts) == 4 and parts[2] == "tree":
+        return Reference(text, repository="/".join(parts[:2]), revision=parts[3])
+    if len(parts) > 2 and parts[-1].lower().endswith(".gguf"):
+        return Reference(text, repository="/".join(parts[:2]), file="/".join(parts[2:]))
+    raise UsageError(f"{printable(text, 100)}: a repository's address is https://huggingface.co/user/repo")
+
+
+def _short(text: str) -> Reference:
+    """An alias, user/repo[:QUANT] or user/repo/file.gguf."""
+    if text.count("/") >= 2 and text.lower().endswith(".gguf"):
+        user, repo, file = text.split("/", 2)
+        if re.fullmatch(_NAME, user) and re.fullmatch(_NAME, repo):
+            return Reference(text, repository=f"{user}/{repo}", file=file)
+    if "/" in text:
+        if text.lower().endswith(".gguf"):
+            raise ModelNotFound(f"no such file: {text}", hint=_beside(Path(text)))
+        return _repository(text, text)
+    if text.lower().endswith(".gguf"):
+        raise ModelNotFound(f"no such file: {text}", hint=_beside(Path(text)))
+    return _alias(text)
+
+
+def _repository(text: str, name: str) -> Reference:
+    match = _REPOSITORY.fullmatch(name)
+    if not match or ".." in name or "--" in name:
+        raise ModelNotFound(f"no such file: {text}", hint="a repository of the Hub is named user/repo[:QUANT]")
+    return Reference(text, repository=match.group(1), quant=match.group(2))
+
+
+def _alias(text: str) -> Reference:
+    from llamacli.models.catalogue import read
+
+    catalogue = read()
+    entry = catalogue.find(text)
+    if entry is not None:
+        return Reference(text, repository=entry.repository, preferred=entry.quant)
+    several = catalogue.ambiguous(text)
+    if several:
+        raise UsageError(f"{text} means several models", hint=f"name one: {', '.join(several)}")
+    near = [BUILTIN] if text.lower() == BUILTIN else list(catalogue.suggestions(text))
+    beside = _beside(Path(text))
+    hint = f"did you mean {' or '.join(near)}?" if near else beside or "a file's path, an alias, or user/repo[:QUANT]"
+    raise ModelNotFound(f"there is no model {printable(text, 100)}, and no such file", hint=hint)
+
+
+def resolve(text: str) -> Path:
+    """The file that a name means, on this machine. Raises UsageError, and ModelNotFound with what brings it."""
+    reference = parse(text)
+    path = locate(reference)
+    if path is None:
+        raise missing(reference)
     return path
 
 
-def _hint(reference: str, path: Path) -> str | None:
+def locate(reference: Reference) -> Path | None:
+    """The file that is meant, None where it is not on this machine."""
+    if reference.path is not None:
+        return reference.path
+    from llamacli.models import store
+
+    found = (store.find(name) for name in _stored_names(reference))
+    return next((path for path in found if path is not None), None)
+
+
+def missing(reference: Reference) -> ModelNotFound:
+    """The error for what is not on this machine."""
+    shown = printable(reference.text)
+    if reference.ollama is not None:
+        return ModelNotFound(f"Ollama has no model {printable(reference.ollama)} here", hint="llamacli ls shows them")
+    return ModelNotFound(f"{shown} is not on this machine", hint=f"llamacli pull {shown}")
+
+
+def _stored_names(reference: Reference) -> list[str]:
+    """How the store may know it, best first."""
+    if reference.ollama is not None:
+        return [f"ollama:{reference.ollama}"]
+    if reference.file is not None:
+        return [f"{reference.repository}/{reference.file}"]
+    quants = [reference.quant] if reference.quant else [reference.preferred, None] if reference.preferred else [None]
+    return [f"{reference.repository}:{quant}" if quant else f"{reference.repository}" for quant in quants]
+
+
+def name(path: Path) -> str:
+    """How a model's file is called in results."""
+    return BUILTIN if path == TINY else str(path)
+
+
+def _beside(path: Path) -> str | None:
     """The GGUF files of the folder that was meant, if it has any."""
-    if "://" in reference:
-        return "-m takes a file on this machine: download it first"
     try:
         names = sorted(entry.name for entry in path.parent.glob("*.gguf"))[:5]
     except OSError:

@@ -14,6 +14,7 @@ from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, Message, ModelOptions, Prompt, Sampling
 from llamacli.errors import BadModelFile, ContextFull, UsageError
+from llamacli.models.reference import name
 
 Mode = Literal["chat", "text"]
 #: Room for an answer whose length is not limited, tokens.
@@ -85,7 +86,7 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
             limits = Limits(request.max_tokens, n_ctx, request.stops)
             load_seconds = time.perf_counter() - began
             yield Started(
-                model=str(request.model.path),
+                model=name(request.model.path),
                 mode=mode,
                 prompt=request.prompt,
                 n_prompt=len(tokens),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llamacli.engine.model import Model
 from llamacli.engine.types import ModelOptions
+from llamacli.models.reference import name
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,4 @@ def tokens(options: ModelOptions, text: str, *, add_special: bool = True, parse_
         model.show_all_tokens()
         ids = model.tokenize(text, add_special=add_special, parse_special=parse_special)
         found = tuple(Token(i, model.piece(i), model.token_text(i)) for i in ids)
-    return Tokens(str(options.path), len(found), found)
+    return Tokens(name(options.path), len(found), found)

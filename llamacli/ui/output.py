@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from llamacli import signals
@@ -112,7 +113,7 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What json.dumps takes: dataclasses and mappings as objects, bytes replaced, non-finite numbers as text."""
+    """What json.dumps takes: dataclasses and mappings as objects, paths and non-finite numbers as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
         return {name: _plain(item) for name, item in fields}
@@ -122,6 +123,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value

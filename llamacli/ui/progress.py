@@ -16,8 +16,9 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float = 1.0) -> None:
-        self._label, self._total = label, total
+    def __init__(self, label: str, total: float = 1.0, *, transfer: bool = False) -> None:
+        """`transfer`: `total` is bytes, and speed and remaining time are shown."""
+        self._label, self._total, self._transfer = label, total, transfer
         self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
         self._bar: Any = None
@@ -36,13 +37,18 @@ class Bar:
             self.close()
 
     def _show(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
+        columns = (
+            (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+            if self._transfer
+            else (progress.TaskProgressColumn(),)
+        )
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            *columns,
             console=Console(stderr=True),
             transient=True,
         )

@@ -35,10 +35,12 @@ def test_samplers_and_seed_equal_llama_completion(cli: Cli, stories: Path, name:
     assert result["text"] == fact["text"]
 
 
-def test_a_pipe_gets_the_text_and_one_final_newline(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-n", 12, *GREEDY, "Once upon a time")
+def test_a_pipe_gets_the_text_and_one_final_newline(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-n", 12, *GREEDY, "Once upon a time")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == b", there was a little girl named Lily. She\n"
+    text = document(cli("complete", "-m", bare, "-n", 12, *GREEDY, "--json", "Once upon a time"))["text"]
+    assert text
+    assert done.stdout == text.encode() + b"\n"
 
 
 def test_a_pipe_gets_the_models_bytes(cli: Cli, plain: Path) -> None:
@@ -50,8 +52,8 @@ def test_a_pipe_gets_the_models_bytes(cli: Cli, plain: Path) -> None:
     assert raw.stdout.removesuffix(b"\n").decode("utf-8", "replace") == shown["text"].removesuffix("\n")
 
 
-def test_json(cli: Cli, stories: Path) -> None:
-    result = document(cli("complete", "-m", stories, "-n", 10, "--seed", 42, "--json", "Once upon a time"))
+def test_json(cli: Cli, bare: Path) -> None:
+    result = document(cli("complete", "-m", bare, "-n", 10, "--seed", 42, "--json", "Once upon a time"))
     assert list(result) == [
         "model",
         "mode",
@@ -72,16 +74,16 @@ def test_json(cli: Cli, stories: Path) -> None:
     assert set(result["timings"]) == {"load", "prompt", "generation", "prompt_per_second", "generation_per_second"}
 
 
-def test_a_drawn_seed_is_told_and_repeats_the_text(cli: Cli, stories: Path) -> None:
-    first = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "Once"))
-    again = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "--seed", first["seed"], "Once"))
+def test_a_drawn_seed_is_told_and_repeats_the_text(cli: Cli, bare: Path) -> None:
+    first = document(cli("complete", "-m", bare, "-n", 20, "-t", 1, "--json", "Once"))
+    again = document(cli("complete", "-m", bare, "-n", 20, "-t", 1, "--json", "--seed", first["seed"], "Once"))
     assert first["text"] == again["text"]
-    other = document(cli("complete", "-m", stories, "-n", 20, "-t", 1, "--json", "Once"))
+    other = document(cli("complete", "-m", bare, "-n", 20, "-t", 1, "--json", "Once"))
     assert other["seed"] != first["seed"]
 
 
-def test_several_samples(cli: Cli, stories: Path) -> None:
-    options = ("complete", "-m", stories, "-n", 12, "-t", 1, "--seed", 9)
+def test_several_samples(cli: Cli, bare: Path) -> None:
+    options = ("complete", "-m", bare, "-n", 12, "-t", 1, "--seed", 9)
     result = document(cli(*options, "--samples", 4, "--json", "One day"))
     assert [choice["index"] for choice in result["choices"]] == [0, 1, 2, 3]
     assert [choice["seed"] for choice in result["choices"]] == [9, 10, 11, 12]
@@ -97,61 +99,61 @@ def test_several_samples(cli: Cli, stories: Path) -> None:
 class TestPrompt:
     """Files, then standard input, then the argument."""
 
-    def joined(self, cli: Cli, stories: Path, *arguments: object, stdin: bytes = b"") -> str:
-        done = cli("complete", "-m", stories, "-n", 0, "--echo", *arguments, stdin=stdin)
+    def joined(self, cli: Cli, bare: Path, *arguments: object, stdin: bytes = b"") -> str:
+        done = cli("complete", "-m", bare, "-n", 0, "--echo", *arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout.decode().removesuffix("\n")
 
-    def test_order_and_blank_lines(self, cli: Cli, stories: Path, tmp_path: Path) -> None:
+    def test_order_and_blank_lines(self, cli: Cli, bare: Path, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("file a\n")
         (tmp_path / "b").write_text("file b\n\n")
         files = ("-f", tmp_path / "a", "-f", tmp_path / "b")
-        assert self.joined(cli, stories, *files, "argument", stdin=b"input\n") == (
+        assert self.joined(cli, bare, *files, "argument", stdin=b"input\n") == (
             "file a\n\nfile b\n\n\ninput\n\nargument"
         )
 
-    def test_raw_joins_by_nothing(self, cli: Cli, stories: Path) -> None:
-        assert self.joined(cli, stories, "--raw", "upon a time", stdin=b"Once \n") == "Once upon a time"
+    def test_raw_joins_by_nothing(self, cli: Cli, bare: Path) -> None:
+        assert self.joined(cli, bare, "--raw", "upon a time", stdin=b"Once \n") == "Once upon a time"
 
-    def test_dash_is_standard_input_alone(self, cli: Cli, stories: Path) -> None:
-        assert self.joined(cli, stories, "-", stdin=b"input\n") == "input"
+    def test_dash_is_standard_input_alone(self, cli: Cli, bare: Path) -> None:
+        assert self.joined(cli, bare, "-", stdin=b"input\n") == "input"
 
-    def test_prompt_as_an_option(self, cli: Cli, stories: Path) -> None:
-        assert self.joined(cli, stories, "-p", "-starts with a dash") == "-starts with a dash"
-        both = cli("complete", "-m", stories, "-p", "one", "two")
+    def test_prompt_as_an_option(self, cli: Cli, bare: Path) -> None:
+        assert self.joined(cli, bare, "-p", "-starts with a dash") == "-starts with a dash"
+        both = cli("complete", "-m", bare, "-p", "one", "two")
         assert both.returncode == 2
 
-    def test_no_stdin(self, cli: Cli, stories: Path) -> None:
-        assert self.joined(cli, stories, "--no-stdin", "argument", stdin=b"unread") == "argument"
+    def test_no_stdin(self, cli: Cli, bare: Path) -> None:
+        assert self.joined(cli, bare, "--no-stdin", "argument", stdin=b"unread") == "argument"
 
-    def test_a_byte_order_mark_and_crlf(self, cli: Cli, stories: Path) -> None:
-        assert self.joined(cli, stories, stdin=b"\xef\xbb\xbfinput\r\n") == "input"
+    def test_a_byte_order_mark_and_crlf(self, cli: Cli, bare: Path) -> None:
+        assert self.joined(cli, bare, stdin=b"\xef\xbb\xbfinput\r\n") == "input"
 
-    def test_nul_is_text(self, cli: Cli, stories: Path) -> None:
-        result = document(cli("complete", "-m", stories, "-n", 1, "--json", stdin=b"a\0b"))
+    def test_nul_is_text(self, cli: Cli, bare: Path) -> None:
+        result = document(cli("complete", "-m", bare, "-n", 1, "--json", stdin=b"a\0b"))
         assert result["prompt_tokens"] >= 4
 
-    def test_nothing_at_all(self, cli: Cli, stories: Path) -> None:
-        done = cli("complete", "-m", stories)
+    def test_nothing_at_all(self, cli: Cli, bare: Path) -> None:
+        done = cli("complete", "-m", bare)
         assert (done.returncode, done.stdout) == (2, b"")
         assert done.stderr.startswith(b"error: there is no text\nhint: ")
 
-    def test_invalid_utf8(self, cli: Cli, stories: Path) -> None:
-        done = cli("complete", "-m", stories, stdin=b"one\ntwo \xff")
+    def test_invalid_utf8(self, cli: Cli, bare: Path) -> None:
+        done = cli("complete", "-m", bare, stdin=b"one\ntwo \xff")
         assert done.returncode == 2
         assert b"byte 0xff at offset 8, line 2" in done.stderr
-        replaced = self.joined(cli, stories, "--replace-invalid", stdin=b"one\ntwo \xff")
+        replaced = self.joined(cli, bare, "--replace-invalid", stdin=b"one\ntwo \xff")
         assert replaced == "one\ntwo �"
 
-    def test_closed_standard_input(self, stories: Path) -> None:
-        script = f'exec "{sys.executable}" -m llamacli complete -m "{stories}" -n 3 hi <&-'
+    def test_closed_standard_input(self, bare: Path) -> None:
+        script = f'exec "{sys.executable}" -m llamacli complete -m "{bare}" -n 3 hi <&-'
         done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
 
-    def test_a_pipe_that_never_closes_is_mentioned(self, stories: Path) -> None:
+    def test_a_pipe_that_never_closes_is_mentioned(self, bare: Path) -> None:
         reader, writer = os.pipe()
         try:
-            arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "hi"]
+            arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(bare), "-n", "3", "hi"]
             with subprocess.Popen(arguments, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
                 assert process.stderr is not None
                 assert process.stderr.readline().startswith(b"waiting for standard input")
@@ -164,33 +166,35 @@ class TestPrompt:
             if writer >= 0:
                 os.close(writer)
 
-    def test_a_while_read_loop_with_no_stdin(self, stories: Path) -> None:
-        command = f'"{sys.executable}" -m llamacli complete -m "{stories}" -n 2 --temp 0 -t 1 --no-stdin "$line"'
+    def test_a_while_read_loop_with_no_stdin(self, bare: Path) -> None:
+        command = f'"{sys.executable}" -m llamacli complete -m "{bare}" -n 2 --temp 0 -t 1 --no-stdin "$line"'
         script = f'printf "Once\\nOne day\\nThe\\n" | while read -r line; do {command}; done'
         done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
         assert done.stdout.count(b"\n") == 3
 
 
 class TestChat:
-    def test_a_template_answers_as_an_assistant(self, cli: Cli, chat: Path) -> None:
-        result = document(cli("complete", "-m", chat, "-n", 4, "--json", "-s", "Be kind.", "Hello"))
-        assert result["mode"] == "chat"
-        raw = document(cli("complete", "-m", chat, "-n", 4, "--json", "--raw", "Hello"))
+    def test_a_template_answers_as_an_assistant(self, cli: Cli) -> None:
+        result = document(cli("complete", "-m", "tiny", *GREEDY, "--json", "-s", "Be kind.", "Hello"))
+        assert (result["mode"], result["finish_reason"]) == ("chat", "stop")
+        assert result["text"] == "Hello! How can I help you?"
+        raw = document(cli("complete", "-m", "tiny", "-n", 4, "--json", "--raw", "Hello"))
         assert raw["mode"] == "text"
         assert raw["prompt_tokens"] < result["prompt_tokens"]
 
-    def test_a_users_control_tokens_stay_text(self, cli: Cli, chat: Path) -> None:
-        """<|im_end|> in the user's text is a dozen tokens of plain text, not one control token."""
+    def test_a_users_control_tokens_stay_text(self, cli: Cli) -> None:
+        """<|im_end|> in the user's text is several tokens of plain text, not one control token."""
+        n_plain = int(cli("tokens", "-m", "tiny", "--count", "--no-bos", "<|im_end|>").stdout)
         counts = [
-            document(cli("complete", "-m", chat, "-n", 1, "--json", text))["prompt_tokens"]
+            document(cli("complete", "-m", "tiny", "-n", 1, "--json", text))["prompt_tokens"]
             for text in ("a", "a<|im_end|>")
         ]
-        assert counts[1] - counts[0] == len("<|im_end|>")
+        assert counts[1] - counts[0] == n_plain
         raw = [
-            document(cli("complete", "-m", chat, "-n", 1, "--json", "--raw", *more, "a<|im_end|>"))["prompt_tokens"]
+            document(cli("complete", "-m", "tiny", "-n", 1, "--json", "--raw", *more, "a<|im_end|>"))["prompt_tokens"]
             for more in ((), ("--special",))
         ]
-        assert raw[0] - raw[1] == len("<|im_end|>") - 1
+        assert raw[0] - raw[1] == n_plain - 1
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -203,8 +207,8 @@ class TestChat:
             (("--think=hard",), b"one of on, low, medium, high"),
         ],
     )
-    def test_contradictions(self, cli: Cli, chat: Path, options: tuple[str, ...], message: bytes) -> None:
-        done = cli("complete", "-m", chat, *options, "Hello")
+    def test_contradictions(self, cli: Cli, options: tuple[str, ...], message: bytes) -> None:
+        done = cli("complete", "-m", "tiny", *options, "Hello")
         assert (done.returncode, done.stdout) == (2, b"")
         assert message in done.stderr
 
@@ -289,9 +293,9 @@ class TestSlips:
         ],
     )
     def test_refused_in_one_line(
-        self, cli: Cli, stories: Path, arguments: tuple[str, ...], wanted: bytes, tmp_path: Path
+        self, cli: Cli, bare: Path, arguments: tuple[str, ...], wanted: bytes, tmp_path: Path
     ) -> None:
-        done = cli("complete", "-m", stories, *arguments, cwd=tmp_path)
+        done = cli("complete", "-m", bare, *arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, b"")
         lines = done.stderr.splitlines()
         assert lines[0].startswith(b"error: ")
@@ -321,8 +325,8 @@ class TestSlips:
             ("-n", "3", "--samplers", "infill;temp", "hi"),
         ],
     )
-    def test_accepted(self, cli: Cli, stories: Path, arguments: tuple[str, ...]) -> None:
-        done = cli("complete", "-m", stories, *arguments)
+    def test_accepted(self, cli: Cli, bare: Path, arguments: tuple[str, ...]) -> None:
+        done = cli("complete", "-m", bare, *arguments)
         assert done.returncode == 0, done.stderr
 
     def test_usage_errors_of_the_program(self, cli: Cli) -> None:
@@ -382,27 +386,27 @@ class TestBadModels:
             assert done.stderr.startswith(b"error: ")
 
 
-def test_a_prompt_longer_than_the_context(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-c", 5, "Once upon a time there was a dog")
+def test_a_prompt_longer_than_the_context(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-c", 5, "Once upon a time there was a dog")
     assert (done.returncode, done.stdout) == (8, b"")
     assert b"the context holds 5" in done.stderr
 
 
-def test_a_prompt_of_100_megabytes_is_refused_quickly(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, stdin=b"word " * 20_000_000, timeout=20)
+def test_a_prompt_of_100_megabytes_is_refused_quickly(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, stdin=b"word " * 20_000_000, timeout=20)
     assert done.returncode == 8
     assert b"at least" in done.stderr
 
 
-def test_the_context_fills_in_mid_answer(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-c", 20, "--temp", 0, "Once upon a time")
+def test_the_context_fills_in_mid_answer(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-c", 20, "--temp", 0, "Once upon a time")
     assert done.returncode == 8
-    assert done.stdout.startswith(b", there was a little girl")
+    assert len(done.stdout.split()) > 5
     assert b"the context of 20 tokens is full" in done.stderr
 
 
-def test_an_impossible_context_is_refused_before_it_is_touched(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-c", 2_000_000_000, "hi")
+def test_an_impossible_context_is_refused_before_it_is_touched(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-c", 2_000_000_000, "hi")
     assert (done.returncode, done.stdout) == (11, b"")
     assert b"GiB" in done.stderr
 
@@ -422,27 +426,25 @@ def test_read_only_home_and_folder(cli: Cli, chat: Path, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ascii_locale(cli: Cli, stories: Path) -> None:
+def test_ascii_locale(cli: Cli, bare: Path) -> None:
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = cli("complete", "-m", stories, "-n", 1, "--echo", "é", env=env)
+    done = cli("complete", "-m", bare, "-n", 1, "--echo", "é", env=env)
     assert done.returncode == 0
     assert done.stdout.startswith("é".encode())
 
 
-def test_a_closed_pipe_ends_by_sigpipe(stories: Path) -> None:
-    script = (
-        f'"{sys.executable}" -m llamacli complete -m "{stories}" hi </dev/null | head -c 5; echo "${{PIPESTATUS[0]}}"'
-    )
+def test_a_closed_pipe_ends_by_sigpipe(bare: Path) -> None:
+    script = f'"{sys.executable}" -m llamacli complete -m "{bare}" hi </dev/null | head -c 5; echo "${{PIPESTATUS[0]}}"'
     done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
     assert done.stdout[5:].strip() == b"141"
     assert done.stderr == b""
 
 
-def test_a_full_disk(stories: Path) -> None:
+def test_a_full_disk(bare: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with open("/dev/full", "wb") as full:
-        arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "hi"]
+        arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(bare), "-n", "3", "hi"]
         done = subprocess.run(
             arguments, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
         )
@@ -450,8 +452,8 @@ def test_a_full_disk(stories: Path) -> None:
     assert done.stderr.startswith(b"error: ")
 
 
-def test_closed_standard_output(stories: Path) -> None:
-    for command in (f'complete -m "{stories}" -n 3 hi', f'tokens -m "{stories}" hi', "devices"):
+def test_closed_standard_output(bare: Path) -> None:
+    for command in (f'complete -m "{bare}" -n 3 hi', f'tokens -m "{bare}" hi', "devices"):
         script = f'exec "{sys.executable}" -m llamacli {command} </dev/null >&-'
         done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
         assert done.returncode == 9, command
@@ -469,14 +471,14 @@ def test_a_pipe_closed_before_the_help(arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
-def test_a_non_blocking_pipe_gets_everything(cli: Cli, stories: Path) -> None:
+def test_a_non_blocking_pipe_gets_everything(cli: Cli, bare: Path) -> None:
     """Parents such as node make pipes non-blocking; a full one must not lose text."""
     text = b"word " * 30_000
-    expected = cli("tokens", "-m", stories, "--ids", stdin=text).stdout
+    expected = cli("tokens", "-m", bare, "--ids", stdin=text).stdout
     assert len(expected) > 1 << 17  # more than a pipe holds
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    arguments = [sys.executable, "-m", "llamacli", "tokens", "-m", str(stories), "--ids"]
+    arguments = [sys.executable, "-m", "llamacli", "tokens", "-m", str(bare), "--ids"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=writer) as process:
         os.close(writer)
         assert process.stdin is not None
@@ -491,10 +493,10 @@ def test_a_non_blocking_pipe_gets_everything(cli: Cli, stories: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_while_nobody_reads(stories: Path, signum: int) -> None:
+def test_a_signal_ends_it_while_nobody_reads(bare: Path, signum: int) -> None:
     """Blocked in a write, Python runs no handler: the watcher ends it."""
     reader, writer = os.pipe()
-    arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(stories), "-n", "3", "--echo", "--no-stdin"]
+    arguments = [sys.executable, "-m", "llamacli", "complete", "-m", str(bare), "-n", "3", "--echo", "--no-stdin"]
     with subprocess.Popen([*arguments, "-c", "60000", "word " * 25_000], stdout=writer) as process:
         os.close(writer)
         size = 0
@@ -542,13 +544,13 @@ def test_weights_that_are_no_numbers(cli: Cli, tmp_path: Path) -> None:
     assert b"NaN" in done.stderr
 
 
-def test_a_context_beyond_the_trained_size_is_a_warning(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-c", 4096, "-n", 2, "hi")
+def test_a_context_beyond_the_trained_size_is_a_warning(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-c", 4096, "-n", 2, "hi")
     assert done.returncode == 0
-    assert done.stderr.startswith(b"warning: a context of 4096 tokens, but the model was trained with 2048")
+    assert done.stderr.startswith(b"warning: a context of 4096 tokens, but the model was trained with 1024")
 
 
-def test_verbose_statistics_are_on_stderr(cli: Cli, stories: Path) -> None:
-    done = cli("complete", "-m", stories, "-n", 4, "-v", "--seed", 5, "hi")
+def test_verbose_statistics_are_on_stderr(cli: Cli, bare: Path) -> None:
+    done = cli("complete", "-m", bare, "-n", 4, "-v", "--seed", 5, "hi")
     assert b"seed 5" in done.stderr
     assert b"seed" not in done.stdout

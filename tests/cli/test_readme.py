@@ -24,12 +24,12 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "expected"), examples(), ids=[c[:60] for c, _ in examples()])
-def test_console_examples(command: str, expected: str, stories: Path) -> None:
+def test_console_examples(command: str, expected: str, tmp_path: Path) -> None:
     """… stands for any text, a line of it alone for any lines."""
     script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=stories.parent,
+        cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -45,7 +45,7 @@ def test_every_option_in_the_readme_exists() -> None:
 
     known = {name for command in COMMANDS for param in load(command).params for name in param.opts}
     known |= {"--help", "--version", "--install-completion"}
-    theirs = {"--prefer-binary", "--extra-index-url", "--force-reinstall", "--no-cache-dir", "--no-deps", "--check"}
+    theirs = {"--prefer-binary", "--extra-index-url", "--force-reinstall", "--no-cache-dir", "--no-deps", "--check", "--compact"}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used - known - theirs == set()
 

@@ -45,10 +45,10 @@ def test_a_crash_on_another_thread() -> None:
     assert run(NATIVE + script).returncode == 7
 
 
-def test_a_file_cut_short_while_mapped(tmp_path: Path, stories: Path) -> None:
+def test_a_file_cut_short_while_mapped(tmp_path: Path, bare: Path) -> None:
     """The mapped pages beyond the new end raise SIGBUS in the middle of the answer."""
     path = tmp_path / "model.gguf"
-    path.write_bytes(stories.read_bytes())
+    path.write_bytes(bare.read_bytes())
     script = f"""
 import os
 from pathlib import Path
@@ -65,12 +65,12 @@ context.evaluate([1, 300, 301, 302])
     assert "cut short while in use" in done.stderr
 
 
-def test_logs_are_captured_and_shown_only_when_asked(stories: Path) -> None:
+def test_logs_are_captured_and_shown_only_when_asked(bare: Path) -> None:
     script = f"""
 from pathlib import Path
 from llamacli.engine.model import Model
 from llamacli.engine.types import ModelOptions
-Model(ModelOptions(Path({str(stories)!r}))).close()
+Model(ModelOptions(Path({str(bare)!r}))).close()
 """
     assert run(script).stderr == ""
     assert "llama_model_loader" in run("import os; os.environ['LLAMACLI_DEBUG'] = '1'\n" + script).stderr

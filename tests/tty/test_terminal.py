@@ -93,10 +93,10 @@ def interrupt(child: Any) -> float:
     return time.monotonic() - began
 
 
-def test_text_streams_and_ends_with_a_newline(spawn: Spawn, stories: Path) -> None:
-    child = spawn("complete", "-m", stories, "-n", 12, "--temp", 0, "-t", 1, "Once upon a time")
+def test_text_streams_and_ends_with_a_newline(spawn: Spawn, bare: Path) -> None:
+    child = spawn("complete", "-m", bare, "-n", 12, "--temp", 0, "-t", 1, "Once upon a time")
     child.expect(pexpect.EOF)
-    assert child.before == b", there was a little girl named Lily. She\r\n"
+    assert re.fullmatch(rb"[\w ,.\"]{10,}\r\n", child.before)
     assert child.wait() == 0
 
 
@@ -117,8 +117,8 @@ def test_ctrl_c_while_reading_a_long_prompt(spawn: Spawn, slow: Path, tmp_path: 
     assert child.before.rstrip().endswith(b"\x1b[2K") or b"\x1b[?25h" in child.before  # the cursor is back
 
 
-def test_ctrl_c_while_waiting_for_standard_input(spawn: Spawn, stories: Path) -> None:
-    child = spawn("complete", "-m", stories, "-")
+def test_ctrl_c_while_waiting_for_standard_input(spawn: Spawn, bare: Path) -> None:
+    child = spawn("complete", "-m", bare, "-")
     assert interrupt(child) < 1.5  # it may still be importing
     assert child.signalstatus == signal.SIGINT
     assert b"Traceback" not in child.before
@@ -169,7 +169,7 @@ def wait_for_child(pid: int) -> int:
     return int(found[0])
 
 
-def test_a_shell_loop_ends_with_it(stories: Path, slow: Path) -> None:
+def test_a_shell_loop_ends_with_it(bare: Path, slow: Path) -> None:
     command = f'"{sys.executable}" -m llamacli complete -m "{slow}" --raw --logit-bias 2-inf --temp 0 the'
     child = pexpect.spawn("bash", ["-c", f"for i in 1 2 3; do {command}; echo again; done"], timeout=60)
     child.expect(rb"[^\n]{20}")
@@ -251,8 +251,8 @@ def test_reasoning_is_dim_on_stderr_and_can_be_hidden(spawn: Spawn, tmp_path: Pa
     assert b"\x1b[" not in child.before
 
 
-def test_samples_are_set_apart(spawn: Spawn, stories: Path) -> None:
-    child = spawn("complete", "-m", stories, "-n", 5, "--samples", 2, "--seed", 1, "One day")
+def test_samples_are_set_apart(spawn: Spawn, bare: Path) -> None:
+    child = spawn("complete", "-m", bare, "-n", 5, "--samples", 2, "--seed", 1, "One day")
     child.expect(pexpect.EOF)
     assert re.findall(rb"sample (\d) of 2", child.before) == [b"1", b"2"]
 

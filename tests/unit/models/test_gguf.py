@@ -15,6 +15,7 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from make_gguf import BYTE, DIM, FFN, spm_tokens, write_llama
 
+from llamacli.builtin import TINY
 from llamacli.errors import BadModelFile, ModelNotFound, StorageError, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.models.gguf import Array, brief, read_header
@@ -105,10 +106,10 @@ def test_foreign_text_is_escaped_and_cut() -> None:
     assert len(brief("\x1b" * 79)) == 80
 
 
-def test_stories(stories: Path) -> None:
-    header = read_header(stories)
+def test_the_built_in_model() -> None:
+    header = read_header(TINY)
     check(header)
-    assert (header.architecture, len(header.tensors)) == ("llama", 48)
+    assert (header.architecture, len(header.tensors)) == ("llama", 47)
 
 
 def test_vocabularies_pass_unless_weights_are_needed(shared: Path) -> None:
@@ -121,7 +122,7 @@ def test_vocabularies_pass_unless_weights_are_needed(shared: Path) -> None:
             check(header)
 
 
-def test_fast_enough(stories: Path, shared: Path) -> None:
+def test_fast_enough(shared: Path) -> None:
     def best(file: Path, weights: bool) -> float:
         times = []
         for _ in range(5):
@@ -131,7 +132,7 @@ def test_fast_enough(stories: Path, shared: Path) -> None:
         return min(times)
 
     # 0.5 ms and 0.08 s on a machine of 2024; there is room for a busy one
-    assert best(stories, True) < 0.01
+    assert best(TINY, True) < 0.01
     assert best(shared / "data/vocab/ggml-vocab-qwen2.gguf", False) < 0.4
 
 

@@ -1,0 +1,200 @@
+"""Short passages of facts, with questions about them, and the names that occur in them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+
+from llamacli.builtin import outside, words
+from llamacli.builtin.jobs import Dialogue, around, ask
+from llamacli.builtin.stories import write_story
+
+NOT_SAID = "The text does not say."
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence, the questions it answers, and a question of the same form about somebody else."""
+
+    sentence: str
+    questions: tuple[tuple[str, str], ...]
+    foreign: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Facts about several people."""
+
+    text: str
+    questions: tuple[tuple[str, str], ...]
+    unanswered: tuple[str, ...]
+
+
+def _fact(rng: random.Random, form: int, name: str, other: str, stranger: str) -> Fact:
+    """A fact about `name`; only one fact of each form stands in a passage, or one for each person."""
+    place, room = rng.choice(words.PLACES), rng.choice(words.ROOMS)
+    color, thing, food = rng.choice(words.COLORS), rng.choice(words.THINGS), rng.choice(words.FOODS)
+    if form == 0:
+        return Fact(
+            f"{name} is in the {room}.", ((f"Where is {name}?", f"{name} is in the {room}."),), f"Where is {stranger}?"
+        )
+    if form == 1:
+        return Fact(
+            f"{name} has a {color} {thing}.",
+            (
+                (f"What does {name} have?", f"{name} has a {color} {thing}."),
+                (f"What color is the {thing} of {name}?", f"The {thing} of {name} is {color}."),
+            ),
+            f"What does {stranger} have?",
+        )
+    if form == 2:
+        return Fact(
+            f"{name} likes {food}.",
+            ((f"What does {name} like?", f"{name} likes {food}."),),
+            f"What does {stranger} like?",
+        )
+    if form == 3:
+        time = rng.choice(("morning", "afternoon", "evening"))
+        return Fact(
+            f"{name} went to the {place} in the {time}.",
+            (
+                (f"Where did {name} go?", f"{name} went to the {place}."),
+                (f"When did {name} go to the {place}?", f"{name} went to the {place} in the {time}."),
+            ),
+            f"Where did {stranger} go?",
+        )
+    if form == 4:
+        return Fact(
+            f"{name} gave a {thing} to {other}.",
+            ((f"What did {name} give to {other}?", f"{name} gave a {thing} to {other}."),),
+            f"What did {stranger} give away?",
+        )
+    if form == 5:
+        number = rng.choice(words.NUMBERS)
+        return Fact(
+            f"{name} is {number} years old.",
+            ((f"How old is {name}?", f"{name} is {number} years old."),),
+            f"How old is {stranger}?",
+        )
+    if form == 6:
+        job = rng.choice(words.JOBS)
+        return Fact(
+            f"{name} is a {job}.",
+            ((f"What is the job of {name}?", f"{name} is a {job}."),),
+            f"What is the job of {stranger}?",
+        )
+    town = outside.town(rng)
+    return Fact(
+        f"{name} lives in {town}.",
+        ((f"Where does {name} live?", f"{name} lives in {town}."),),
+        f"Where does {stranger} live?",
+    )
+
+
+#: Questions that begin with "Who": the sentence of the fact answers them when only one person has a fact of that form.
+_WHO = {0: "is in", 1: "has", 2: "likes", 3: "went to", 6: "is", 7: "lives in"}
+
+
+def write_passage(rng: random.Random) -> Passage:
+    """Two to four facts about two or three people, each question with one answer."""
+    people: list[str] = []
+    while len(people) < 4:
+        name = outside.person(rng)
+        if name not in people:
+            people.append(name)
+    stranger = people.pop()
+    people = people[: rng.choice((2, 2, 3))]
+    chosen = rng.sample([(form, name) for form in range(8) for name in people], rng.randint(2, 4))
+    forms = [form for form, _ in chosen]
+    facts = [_fact(rng, form, name, rng.choice([p for p in people if p != name]), stranger) for form, name in chosen]
+    questions = [pair for fact in facts for pair in fact.questions]
+    for (form, name), fact in zip(chosen, facts, strict=True):
+        if form in _WHO and forms.count(form) == 1:
+            rest = fact.sentence.removeprefix(f"{name} ")
+            questions.append((f"Who {rest[:-1]}?", fact.sentence))
+    return Passage(" ".join(fact.sentence for fact in facts), tuple(questions), tuple(fact.foreign for fact in facts))
+
+
+def question(rng: random.Random) -> Dialogue:
+    """A question about a passage or a story; one in ten has no answer there, and many of the others ask who."""
+    form = rng.random()
+    if form < 0.35:
+        story = write_story(rng)
+        asked, answer = rng.choice(story.questions)
+        return ask("question", framed(rng, asked, story.text), answer)
+    passage = write_passage(rng)
+    asked, answer = rng.choice(passage.questions)
+    who = [pair for pair in passage.questions if pair[0].startswith("Who")]
+    if form < 0.45:
+        asked, answer = rng.choice(passage.unanswered), NOT_SAID
+    elif form < 0.7 and who:
+        asked, answer = rng.choice(who)
+    return ask("question", framed(rng, asked, passage.text), answer)
+
+
+def framed(rng: random.Random, asked: str, text: str) -> str:
+    """Text and question, as people write them."""
+    form = rng.random()
+    if form < 0.7:
+        return around(rng, asked, text)
+    if form < 0.85:
+        return f"{text} {asked}"
+    return f"Text: {text}\n\nQuestion: {asked}"
+
+
+_JOURNEYS = (
+    "{a} lives in {x}.", "{a} went from {x} to {y}.", "{a} met {b} in {x}.", "{a} and {b} drove to {x}.",
+    "In {x} {a} saw {b}.", "{a} wrote a letter to {b}.", "{a} was born in {x}.", "{a} likes {x} more than {y}.",
+    "Yesterday {a} came back from {x}.", "{a} has a house near {x}.", "{a} works with {b}.",
+    "{a} called {b} and {c}.", "The train from {x} to {y} was late.", "It rained in {x}.",
+    "My friend {a} is a {job}.", "{a} bought a {thing} in {x}.", "{a} has a {color} {thing}.",
+)  # fmt: skip
+_BOTH = (
+    "Find the names of people and places.", "Pick the names of people and places.",
+    "Which people and places are named?", "List the people and places.", "Extract the names of people and places.",
+    "Name the people and the places.",
+)  # fmt: skip
+_PEOPLE = (
+    "Which people are named?",
+    "List the people.",
+    "Pick the names of people.",
+    "Who is named in the text?",
+    "Find the people.",
+)
+_PLACES = ("Which places are named?", "List the places.", "Pick the names of places.", "Find the places.")
+_JSON = ("Give the people and places as JSON.", "Extract the people and places as JSON.", "People and places as JSON.")
+
+
+def names(rng: random.Random) -> Dialogue:
+    """The names of people and towns, in the order of their first appearance; "none" where there are none."""
+    people: list[str] = []
+    towns: list[str] = []
+    sentences: list[str] = []
+    cast = {"a": outside.person, "b": outside.person, "c": outside.person, "x": outside.town, "y": outside.town}
+    for _ in range(rng.choice((1, 2, 2))):
+        template = rng.choice(_JOURNEYS)
+        drawn: dict[str, str] = {}
+        for hole, draw in cast.items():
+            drawn[hole] = draw(rng)
+            while drawn[hole] in list(drawn.values())[:-1]:
+                drawn[hole] = draw(rng)
+        for hole in sorted(
+            (hole for hole in cast if "{" + hole + "}" in template), key=lambda hole: template.index("{" + hole)
+        ):
+            found = towns if hole in "xy" else people
+            if drawn[hole] not in found:
+                found.append(drawn[hole])
+        others = {"job": rng.choice(words.JOBS), "thing": rng.choice(words.THINGS), "color": rng.choice(words.COLORS)}
+        sentences.append(template.format(**drawn, **others))
+    text, form = " ".join(sentences), rng.random()
+    listed_people, listed_towns = ", ".join(people) or "none", ", ".join(towns) or "none"
+    if form < 0.45:
+        task, answer = rng.choice(_BOTH), f"People: {listed_people}\nPlaces: {listed_towns}"
+    elif form < 0.65:
+        task, answer = rng.choice(_PEOPLE), listed_people
+    elif form < 0.85:
+        task, answer = rng.choice(_PLACES), listed_towns
+    else:
+        task, answer = rng.choice(_JSON), json.dumps({"people": people, "places": towns})
+    return ask("names", around(rng, task, text), answer)

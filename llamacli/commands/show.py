@@ -1,0 +1,67 @@
+"""llamacli show: what is in a model."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from llamacli.commands.options import ModelFlag, PullFlag, between, one_of
+from llamacli.errors import UsageError
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model, as for -m.")] = None,
+    model: ModelFlag = None,
+    pull: PullFlag = False,
+    ctx_size: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--ctx-size",
+            callback=between(0),
+            metavar="N",
+            help="Context in tokens for the memory; 0: the trained size. (the trained size, 8192 at most)",
+        ),
+    ] = None,
+    cache_type_k: Annotated[
+        str, typer.Option("-ctk", "--cache-type-k", metavar="TYPE", help="K cache, as for complete.")
+    ] = "f16",
+    cache_type_v: Annotated[
+        str, typer.Option("-ctv", "--cache-type-v", metavar="TYPE", help="V cache, as for complete.")
+    ] = "f16",
+    metadata: Annotated[bool, typer.Option("--metadata", help="All keys and values; long arrays shortened.")] = False,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="All tensors: shape, type, bytes, offset in the file.")
+    ] = False,
+    template: Annotated[bool, typer.Option("--template", help="The chat template's text only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Show what is in a model: parameters and types by part, context, vocabulary, template, memory needed.
+
+    Example:
+
+      llamacli show tiny -c 1024
+    """
+    from llamacli.commands.locate import model_file
+    from llamacli.engine.types import KV_TYPES
+    from llamacli.tasks import show as task
+    from llamacli.ui import show as ui
+    from llamacli.ui.output import Output
+
+    if metadata + tensors + template > 1:
+        raise UsageError("--metadata, --tensors and --template exclude each other")
+    if name is not None and model is not None and model != os.environ.get("LLAMACLI_MODEL"):
+        raise UsageError("the model is named twice: as MODEL and by -m")
+    type_k = one_of("--cache-type-k", cache_type_k, tuple(KV_TYPES))
+    type_v = one_of("--cache-type-v", cache_type_v, tuple(KV_TYPES))
+    path, output = model_file(model if name is None else name, pull=pull), Output(as_json=as_json)
+    if metadata:
+        ui.show_metadata(task.metadata(path), output)
+    elif tensors:
+        ui.show_tensors(task.tensors(path), output)
+    elif template:
+        ui.show_template(task.template(path), output)
+    else:
+        ui.show(task.show(path, n_ctx=ctx_size, type_k=type_k, type_v=type_v), output)

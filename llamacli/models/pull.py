@@ -1,0 +1,206 @@
+"""Bring files of a repository into the standard Hub cache: which ones a name means, then lock, transfer, link."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamacli.errors import ModelNotFound, StorageError, UsageError, printable
+from llamacli.models import hub
+from llamacli.models.hub import RemoteFile, Repository
+from llamacli.models.part import Target, storage_error
+from llamacli.models.transfer import Progress, fetch
+
+#: What `user/repo` alone means, as in llama.cpp.
+USUAL_QUANT = "Q4_K_M"
+#: Above this, plain HTTP is refused by the Hub's own library; bytes.
+LARGEST_OVER_HTTP = 50 * 10**9
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
+_QUANT = re.compile(
+    r"(?:^|[-_.])((?:UD-)?(?:I?Q\d(?:_\d|_K)?(?:_[A-Z]{1,3})*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One quantisation of a repository's model: its files, in the order of the shards."""
+
+    quant: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(file.size for file in self.files)
+
+
+def variants(repository: Repository) -> list[Variant]:
+    """The models of a repository, smallest first; vision parts and importance matrices are none."""
+    found: dict[str, list[RemoteFile]] = {}
+    for file in repository.files:
+        base = file.name.rpartition("/")[2].lower()
+        if not base.startswith("mmproj") and "imatrix" not in base:
+            found.setdefault(_SHARD.sub("", file.name), []).append(file)
+    whole = [Variant(quant_of(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()]
+    return sorted(whole, key=lambda variant: (variant.size, variant.files[0].name))
+
+
+def quant_of(name: str) -> str:
+    """The quantisation that a file's name, or its folder's, says; "" where none does."""
+    stem = re.sub(r"\.gguf$", "", _SHARD.sub("", name), flags=re.IGNORECASE)
+    for part in reversed(stem.split("/")):
+        match = _QUANT.search(part)
+        if match:
+            return match.group(1).upper()
+    return ""
+
+
+def choose(repository: Repository, quant: str | None = None, file: str | None = None) -> Variant:
+    """What is meant: a file (with its shards), a quant, or the usual one. Raises ModelNotFound with what there is."""
+    present = variants(repository)
+    if file is not None:
+        for variant in present:
+            if any(each.name == file for each in variant.files):
+                return variant
+        named = [each for each in repository.files if each.name == file]  # a vision part, say
+        if named:
+            return Variant("", tuple(named))
+        raise ModelNotFound(f"{repository.id} has no file {printable(file)}", hint=_offer(present))
+    wanted = (quant or USUAL_QUANT).upper()
+    matching = [variant for variant in present if variant.quant in (wanted, f"UD-{wanted}")]
+    if matching:
+        return min(matching, key=lambda variant: (variant.quant != wanted, len(variant.files[0].name)))
+    if quant is None and len(present) == 1:
+        return present[0]
+    if not present:
+        raise ModelNotFound(f"{repository.id} holds no GGUF model", hint="most have a second repository, …-GGUF")
+    raise ModelNotFound(f"{repository.id} has no {wanted}", hint=_offer(present))
+
+
+def _offer(present: list[Variant]) -> str:
+    shown = [
+        f"{variant.quant or printable(variant.files[0].name)} ({variant.size / 1e9:.1f} GB)" for variant in present
+    ]
+    return f"it has {', '.join(shown[:20])}" if shown else "it holds no GGUF model"
+
+
+def place(repository: Repository, file: RemoteFile, cache: Path | None = None) -> Path:
+    """Where a file of a repository lies in the cache. Raises UsageError for a name that would lead out of it."""
+    parts = file.name.split("/")
+    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
+        raise UsageError(f"{repository.id} names a file that would leave the cache: {printable(file.name)}")
+    return _folder(repository, cache) / "snapshots" / repository.commit / Path(*parts)
+
+
+def _folder(repository: Repository, cache: Path | None) -> Path:
+    return (cache or hub.cache_folder()) / f"models--{repository.id.replace('/', '--')}"
+
+
+def pull_file(
+    repository: Repository,
+    file: RemoteFile,
+    *,
+    token: str | None = None,
+    progress: Progress | None = None,
+    waiting: Callable[[], None] | None = None,
+) -> Path:
+    """Bring one file into the cache, if it is not there, and return its path there.
+
+    `waiting` is called once where another process brings the same file. Raises what `transfer.fetch` raises, and
+    UsageError for names that lead out of the cache.
+    """
+    from filelock import FileLock, Timeout
+
+    cache = hub.cache_folder()
+    pointer, blob = place(repository, file, cache), _folder(repository, cache) / "blobs" / file.digest
+    lock_path = cache / ".locks" / _folder(repository, cache).name / f"{file.digest}.lock"  # the library's own
+    target = Target(blob, file.size, file.digest)
+    try:
+        _inside(cache, (pointer.parent, blob.parent, lock_path.parent))
+        lock = FileLock(lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire()
+        try:
+            if not _present(blob, file.size):
+                _transfer(repository, file, target, token, progress)
+            _link(pointer, blob)
+            _remember(repository, cache)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise storage_error(error, target) from error
+    return pointer
+
+
+def _transfer(
+    repository: Repository, file: RemoteFile, target: Target, token: str | None, progress: Progress | None
+) -> None:
+    if file.size <= LARGEST_OVER_HTTP:
+        fetch(hub.source(repository, file.name, token), target, progress)
+        return
+    from llamacli.errors import ChecksumMismatch
+
+    path = hub.fetch_with_library(repository, file.name, token)
+    hasher = target.hasher()
+    with path.open("rb") as stream:
+        while data := stream.read(1 << 22):
+            hasher.update(data)
+    if hasher.hexdigest() != file.digest:
+        path.resolve().unlink()
+        raise ChecksumMismatch(f"{printable(file.name)}: what came is not what was promised", hint="try again")
+
+
+def _present(blob: Path, size: int) -> bool:
+    return blob.is_file() and not blob.is_symlink() and blob.stat().st_size == size
+
+
+def _inside(cache: Path, folders: Iterable[Path]) -> None:
+    """Make the folders. Raises StorageError where a link that somebody planted leads out of the cache."""
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache.resolve()
+    for folder in folders:
+        current = cache
+        for part in folder.relative_to(cache).parts:
+            current = current / part
+            if not current.resolve().is_relative_to(root):
+                raise StorageError(f"{current} is a link that leads out of the cache", hint="remove it")
+            current.mkdir(exist_ok=True)
+
+
+def _link(pointer: Path, blob: Path) -> None:
+    """The name under which every tool finds the file: a relative link, or a copy where links cannot be made."""
+    link = os.path.relpath(blob, pointer.parent)
+    if pointer.is_symlink() and os.readlink(pointer) == link:
+        return
+    temporary = pointer.with_name(f".{pointer.name}.{os.getpid()}.llamacli")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(link)
+    except OSError:
+        import shutil
+
+        shutil.copyfile(blob, temporary)
+    os.replace(temporary, pointer)
+
+
+def _remember(repository: Repository, cache: Path) -> None:
+    """refs/<revision> says which commit a branch or tag was."""
+    if repository.revision == repository.commit:
+        return
+    parts = repository.revision.split("/")
+    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
+        raise UsageError(f"a revision cannot be called {printable(repository.revision)}")
+    ref = _folder(repository, cache) / "refs" / Path(*parts)
+    _inside(cache, (ref.parent,))
+    temporary = ref.with_name(f".{ref.name}.{os.getpid()}.llamacli")
+    temporary.write_text(repository.commit)
+    os.replace(temporary, ref)

@@ -1,0 +1,301 @@
+"""The resumable transfer of one file: ranges over several connections into a part file, hashed, then made visible."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llamacli.errors import ChecksumMismatch, LlamacliError, NetworkError, StorageError, printable
+from llamacli.models.part import PIECE, Part, Target, storage_error
+
+if TYPE_CHECKING:
+    from llamacli.models.hub import Source
+
+#: What a kill loses is at most one piece of 2 MiB for each.
+CONNECTIONS = 8
+#: Pieces that one request asks for.
+SEGMENT = 32
+#: Attempts without any progress before giving up, and seconds without a byte that count as one.
+ATTEMPTS, SILENCE = 5, 30.0
+#: Free space that is left to others, bytes.
+MARGIN = 64 << 20
+
+#: Told how many bytes are here, of how many.
+Progress = Callable[[int, int], None]
+
+
+class _Work:
+    """Which pieces are still to fetch, shared by the connections."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.changed = threading.Condition()
+        self._taken = bytearray(part.have)
+        self.error: Exception | None = None
+        self.stopped = False
+        self.failures = 0
+        self.sequential = False  # the server answers every request with the whole file
+
+    def take(self) -> range | None:
+        """A run of pieces that nobody else fetches, None where there is none."""
+        with self.changed:
+            if self.stopped or self.error is not None or self.sequential:
+                return None
+            start = self._taken.find(0)
+            if start < 0:
+                return None
+            end = start
+            while end < len(self._taken) and not self._taken[end] and end - start < self._share():
+                self._taken[end] = 1
+                end += 1
+            return range(start, end)
+
+    def _share(self) -> int:
+        """Pieces for one request: long ones, but so that all connections have something to do."""
+        return max(1, min(SEGMENT, -(-self._taken.count(0) // CONNECTIONS)))
+
+    def give_back(self, pieces: range) -> None:
+        """What of these did not come is for others."""
+        with self.changed:
+            for number in pieces:
+                self._taken[number] = self.part.have[number]
+
+    def done(self, number: int, data: bytes | bytearray) -> None:
+        """A piece is complete."""
+        self.part.write(number, data)
+        with self.changed:
+            self.failures = 0
+            self.changed.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more is to be tried."""
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def missed(self, error: LlamacliError) -> float:
+        """An attempt failed: seconds to wait before the next one; the last one fails for good."""
+        with self.changed:
+            self.failures += 1
+            if self.failures >= ATTEMPTS:
+                self.error = self.error or error
+                self.changed.notify_all()
+            return float(min(0.25 * 2**self.failures, 8.0))
+
+
+def fetch(source: Source, target: Target, progress: Progress | None = None) -> None:
+    """Bring the file to `target.path`, resuming what is there. The caller holds the lock.
+
+    Raises NetworkError and StorageError, after which the part stays; ChecksumMismatch, after which it is gone;
+    AccessDenied, ModelNotFound.
+    """
+    part, threads = Part(target), list[threading.Thread]()
+    try:
+        _check_space(part)
+        work = _Work(part)
+        digest = _Digest(work)
+        threads = [threading.Thread(target=_connection, args=(source, work), daemon=True) for _ in range(CONNECTIONS)]
+        for thread in (digest, *threads):
+            thread.start()
+        try:
+            _wait(work, threads, part, progress)
+            if work.sequential and work.error is None:
+                _whole(source, work)
+            _wait(work, [digest], part, progress)
+        finally:
+            work.stopped = True
+            with work.changed:
+                work.changed.notify_all()
+            for thread in (digest, *threads):
+                thread.join(timeout=1.0)
+        if work.error is not None:
+            raise work.error
+        _finish(part, digest.hexdigest)
+    finally:
+        if not any(thread.is_alive() for thread in threads):  # one that waits for a silent server may write yet
+            part.close()
+
+
+def _wait(work: _Work, threads: list[threading.Thread], part: Part, progress: Progress | None) -> None:
+    while any(thread.is_alive() for thread in threads) and work.error is None:
+        with work.changed:
+            work.changed.wait(0.1)
+        if progress is not None:
+            progress(part.n_bytes, part.target.size)
+
+
+def _finish(part: Part, digest: str) -> None:
+    """Make the file visible under its final name, if it is the right one."""
+    target = part.target
+    if digest != target.digest:
+        part.remove()
+        raise ChecksumMismatch(
+            f"what came is not what was promised: digest {digest[:16]}…, wanted {target.digest[:16]}…",
+            hint="nothing was kept; try again",
+        )
+    try:
+        os.fsync(part.file)
+        os.replace(target.part, target.path)
+        target.journal.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, target) from error
+
+
+class _Digest(threading.Thread):
+    """Hashes the pieces in their order, as soon as they are here."""
+
+    def __init__(self, work: _Work) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self.hexdigest = ""
+
+    def run(self) -> None:
+        part, hasher = self._work.part, self._work.part.target.hasher()
+        try:
+            for number in range(part.n_pieces):
+                with self._work.changed:
+                    while not part.have[number]:
+                        if self._work.stopped or self._work.error is not None:
+                            return
+                        self._work.changed.wait()
+                hasher.update(part.read(number))
+        except OSError as error:
+            self._work.fail(storage_error(error, part.target))
+        self.hexdigest = hasher.hexdigest()
+
+
+def _connection(source: Source, work: _Work) -> None:
+    """One connection: take pieces and fetch them until none is left."""
+    while (pieces := work.take()) is not None:
+        try:
+            _fetch_pieces(source, work, pieces)
+        except _Again as again:
+            work.give_back(pieces)
+            pause = again.seconds if again.seconds is not None else 0.0
+            pause = max(pause, work.missed(again.error))
+            with work.changed:
+                work.changed.wait_for(lambda: work.stopped or work.error is not None, min(pause, 60.0))
+        except OSError as error:
+            work.fail(storage_error(error, work.part.target))
+        except Exception as error:
+            work.fail(error)
+
+
+class _Again(Exception):
+    """An attempt failed in a way that another one may mend."""
+
+    def __init__(self, error: LlamacliError, seconds: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error, self.seconds = error, seconds
+
+
+def _fetch_pieces(source: Source, work: _Work, pieces: range) -> None:
+    """One request for a run of pieces. Raises _Again, OSError, and what `hub.refused` gives."""
+    start = pieces.start * PIECE
+    end = min(pieces.stop * PIECE, work.part.target.size)
+    headers = {**source.headers, "Range": f"bytes={start}-{end - 1}"}
+    with _Answer(source, headers) as answer:
+        if answer.status == 200:
+            with work.changed:
+                work.sequential = True
+            return
+        if answer.status != 206:
+            raise _Again(NetworkError(f"the server refused bytes {start}–{end - 1} ({answer.status})"))
+        if answer.header("content-range") != f"bytes {start}-{end - 1}/{work.part.target.size}":
+            got = printable(answer.header("content-range"), 60)
+            raise _Again(NetworkError(f"the server sent another part of the file, or another file: {got}"))
+        _store(answer, work, pieces)
+
+
+def _whole(source: Source, work: _Work) -> None:
+    """The file from its beginning, for servers that know no ranges; pieces that are here are passed over."""
+    while work.error is None and 0 in work.part.have:
+        try:
+            with _Answer(source, source.headers) as answer:
+                if answer.status != 200:
+                    raise _Again(NetworkError(f"the server answered {answer.status}"))
+                length = answer.header("content-length")
+                if length and length != str(work.part.target.size):
+                    raise _Again(NetworkError(f"the server offers {length} bytes, not {work.part.target.size}"))
+                _store(answer, work, range(work.part.n_pieces))
+        except _Again as again:
+            time.sleep(min(max(again.seconds or 0.0, work.missed(again.error)), 60.0))
+        except OSError as error:
+            work.fail(storage_error(error, work.part.target))
+
+
+def _store(answer: _Answer, work: _Work, pieces: range) -> None:
+    """Cut the body into pieces and keep each."""
+    number, buffer = pieces.start, bytearray()
+    for data in answer.blocks():
+        if work.stopped or work.error is not None:
+            return
+        buffer += data
+        while number < pieces.stop and len(buffer) >= work.part.length(number):
+            length = work.part.length(number)
+            if not work.part.have[number]:
+                work.done(number, buffer[:length])
+            del buffer[:length]
+            number += 1
+        if number == pieces.stop:
+            return
+    raise _Again(NetworkError("the connection ended too early"))
+
+
+class _Answer:
+    """A streamed response. Raises _Again for what another attempt may mend, else what `hub.refused` gives."""
+
+    def __init__(self, source: Source, headers: dict[str, str]) -> None:
+        import httpx2
+
+        self._errors = (httpx2.HTTPError, httpx2.StreamError)
+        timeout = httpx2.Timeout(SILENCE)
+        self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
+
+    def __enter__(self) -> _Answer:
+        from llamacli.models.hub import refused
+
+        try:
+            self._response = self._stream.__enter__()
+        except self._errors as error:
+            raise _Again(NetworkError(f"the connection failed: {printable(str(error), 200)}")) from error
+        self.status = int(self._response.status_code)
+        if self.status >= 400 and self.status != 416:
+            refusal = refused(self.status, "the server")
+            self._stream.__exit__(None, None, None)
+            if isinstance(refusal, NetworkError):
+                raise _Again(refusal, _seconds(self.header("retry-after")))
+            raise refusal
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stream.__exit__(*exception)
+
+    def header(self, name: str) -> str:
+        return str(self._response.headers.get(name, ""))
+
+    def blocks(self) -> Any:
+        try:
+            yield from self._response.iter_raw(1 << 18)
+        except self._errors as error:
+            raise _Again(NetworkError(f"the connection broke: {printable(str(error), 200)}")) from error
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isdigit() else None
+
+
+def _check_space(part: Part) -> None:
+    """Raises StorageError where what is missing does not fit."""
+    import shutil
+
+    needed = part.target.size - part.n_bytes
+    free = shutil.disk_usage(part.target.part.parent).free
+    if needed + min(MARGIN, needed // 10) > free:
+        raise StorageError(
+            f"{needed:,} bytes are needed, and {free:,} are free in {part.target.path.parent}",
+            hint="make room and pull again: what came is kept",
+        )
