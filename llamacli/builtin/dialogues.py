@@ -101,13 +101,15 @@ def _introduction(rng: random.Random) -> list[tuple[str, str]]:
 
 
 def _session(rng: random.Random) -> list[tuple[str, str]]:
-    """A long conversation, up to about 900 tokens, whose last question goes back to its first turns."""
+    """A long conversation, up to about 800 tokens, whose last question goes back to its first turns."""
     told, *asked = _introduction(rng)
     jobs_between = (
         jobs.sums, jobs.say, jobs.translation, jobs.unknown, jobs.sentiment, jobs.summary, jobs.opening, names,
         question,
     )  # fmt: skip
-    between = [_pair(rng.choice(jobs_between)(rng)) for _ in range(rng.randint(4, 11))]
+    between: list[tuple[str, str]] = []
+    while sum(len(text) for pair in between for text in pair) < 1500:  # characters, about a third as many tokens
+        between.append(_pair(rng.choice(jobs_between)(rng)))
     return [told, *between, *asked]
 
 

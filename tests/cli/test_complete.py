@@ -282,7 +282,6 @@ class TestSlips:
             (("-t", "100000", "hi"), b"between 1 and 512"),
             (("--top-k", "4294967297", "hi"), b"2147483647"),
             (("--samples", "300", "--json", "hi"), b"between 1 and 256"),
-            (("-ctk", "q8_0", "hi"), b"does not divide"),
             (("-ot", "(?i)x=CPU", "hi"), b"--override-tensor"),
             (("--device", "CPU", "hi"), b"no such device to offload to"),
             (("--device", "", "hi"), b"names no device"),
@@ -362,7 +361,12 @@ class TestBadModels:
     def test_places(self, cli: Cli, tmp_path: Path) -> None:
         assert cli("complete", "-m", tmp_path / "nothing.gguf", "hi").returncode == 3
         assert cli("complete", "-m", tmp_path, "hi").returncode == 2
-        assert cli("complete", "hi").returncode == 2
+
+    def test_a_cache_type_whose_blocks_do_not_fit(self, cli: Cli, plain: Path) -> None:
+        """Heads of 16 values, blocks of 32."""
+        done = cli("complete", "-m", plain, "-ctk", "q8_0", "hi")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"does not divide" in done.stderr
 
     def test_escapes_in_names_and_metadata_do_not_reach_the_terminal(self, cli: Cli, tmp_path: Path) -> None:
         from make_gguf import write_llama

@@ -45,7 +45,15 @@ def test_every_option_in_the_readme_exists() -> None:
 
     known = {name for command in COMMANDS for param in load(command).params for name in param.opts}
     known |= {"--help", "--version", "--install-completion"}
-    theirs = {"--prefer-binary", "--extra-index-url", "--force-reinstall", "--no-cache-dir", "--no-deps", "--check", "--compact"}
+    theirs = {
+        "--prefer-binary",
+        "--extra-index-url",
+        "--force-reinstall",
+        "--no-cache-dir",
+        "--no-deps",
+        "--check",
+        "--compact",
+    }
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used - known - theirs == set()
 

@@ -27,7 +27,7 @@ def test_a_quantised_model_writes_text(cli: Cli, name: str, tmp_path: Path) -> N
     assert native.C.llama_model_quantize(str(TINY).encode(), str(path).encode(), params) == 0
     done = cli("complete", "-m", path, "-n", 40, "--temp", 0, "-t", 1, "Once upon a time")
     assert done.stderr == b"" or done.returncode == 8, done
-    assert re.fullmatch(rb"([A-Za-z]+[,.!]?\"?[ \n]\"?)+", done.stdout), done.stdout
+    assert re.fullmatch(rb"[A-Za-z ,.!?\"]{40,}\n", done.stdout), done.stdout
 
 
 def test_the_trial_is_made_once_per_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,14 +73,14 @@ def test_the_same_seed_gives_the_same_text(context: Context) -> None:
 
 
 def test_several_samples_equal_the_single_ones(model: Model) -> None:
-    tokens, limits = model.tokenize("One day"), Limits(30, 256)
+    tokens, limits = model.tokenize("Once upon a time"), Limits(30, 256)
     with Context(model, ContextOptions(n_ctx=512, n_sequences=3, n_threads=1)) as context:
         many = {}
         for index, chunks, end in generate_many(context, tokens, Sampling(seed=5), limits, 3):
             many[index] = (b"".join(chunk.data for chunk in chunks).decode(), end.seed)
     for index in range(3):
         with Context(model, ContextOptions(n_ctx=512, n_threads=1)) as context:
-            single, end = run(context, "One day", Sampling(seed=5 + index), limits)
+            single, end = run(context, "Once upon a time", Sampling(seed=5 + index), limits)
         assert many[index] == (single, end.seed)
 
 
@@ -176,7 +176,7 @@ def test_options_win_over_what_the_gguf_recommends(tmp_path: Path) -> None:
         ({"mirostat": 3}, "--mirostat 3"),
         ({"repeat_penalty": 0.0}, "--repeat-penalty 0.0"),
         ({"seed": -2}, "--seed -2"),
-        ({"logit_bias": ((512, 1.0),)}, "no token 512"),
+        ({"logit_bias": ((1792, 1.0),)}, "no token 1792"),
     ],
 )
 def test_values_out_of_range(model: Model, values: dict[str, Any], message: str) -> None:
