@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -167,7 +167,9 @@ def disk(bench: Bench) -> None:
         bench.hub.faults.bytes_per_second = 20_000_000
         process = bench.start(mount)
         bench.hub.wait(lambda requests: any(request.path.startswith("/cdn/") for request in requests), timeout=30)
-        filler.write_bytes(bytes(shutil.disk_usage(mount).free - (4 << 20)))
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:  # until nothing is left
+            while stream.write(bytes(1 << 20)):
+                pass
         _, error = process.communicate()
         print(f"full disk, in the middle: code {process.returncode}: {error.decode().splitlines()[0]}")
         kept = _kept(mount)
@@ -178,7 +180,7 @@ def disk(bench: Bench) -> None:
         print(f"with room again: code {code}; kept {kept:,} bytes, fetched {bench.sent():,} of {len(bench.content):,}")
         bench.quiet()
     finally:
-        subprocess.run(["umount", mount], check=True)
+        subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 def speed(bench: Bench) -> None:
