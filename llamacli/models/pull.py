@@ -12,10 +12,9 @@ from llamacli.errors import ModelNotFound, StorageError, UsageError, printable
 from llamacli.models import hub
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import Target, storage_error
+from llamacli.models.store import USUAL_QUANT
 from llamacli.models.transfer import Progress, fetch
 
-#: What `user/repo` alone means, as in llama.cpp.
-USUAL_QUANT = "Q4_K_M"
 #: Above this, plain HTTP is refused by the Hub's own library; bytes.
 LARGEST_OVER_HTTP = 50 * 10**9
 

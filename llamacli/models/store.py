@@ -32,7 +32,7 @@ _OLLAMA_PROJECTOR = "application/vnd.ollama.image.projector"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
 #: Which quantisation `user/repo` means.
-_USUAL_QUANT = "Q4_K_M"
+USUAL_QUANT = "Q4_K_M"
 _GGUF = "*.[gG][gG][uU][fF]"
 #: Files that belong to a model and are none themselves (llama.cpp's `gguf_filename_is_model`).
 _COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
@@ -262,7 +262,7 @@ def _changed(path: Path) -> float:
 def _quantised(models: list[LocalModel], repo: str, quant: str) -> Path | None:
     """The model of this quantisation: its name, or its folder's, holds it whole ("Q4_K_M", not "K_M")."""
     whole = [m for m in models if not any(word in m.path.name.lower() for word in _COMPANIONS)]
-    pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or _USUAL_QUANT)}[.\-/]", re.IGNORECASE)
+    pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or USUAL_QUANT)}[.\-/]", re.IGNORECASE)
     found = _first_usable(m for m in whole if pattern.search(m.name[len(repo) :]))
     return _first_usable(whole) if found is None and not quant and len(whole) == 1 else found
 
