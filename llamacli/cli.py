@@ -26,6 +26,10 @@ COMMANDS = {
     "pull": "Bring a model from the Hugging Face Hub.",
     "ls": "Show the models on this machine.",
     "show": "Show what is in a model.",
+    "rm": "Remove models from this machine.",
+    "verify": "Check models' files against their checksums.",
+    "search": "Find models on the Hugging Face Hub.",
+    "outdated": "Show which models have a newer revision.",
     "tokens": "Show how a text is split into tokens.",
     "devices": "Show what this build can compute on.",
 }

@@ -16,8 +16,18 @@ def cache() -> Path:
     return Path(platformdirs.user_cache_dir("llamacli", appauthor=False))
 
 
+def data() -> Path:
+    """What was fetched, or made by the user's work. Not created here."""
+    home = os.environ.get("LLAMACLI_HOME")
+    if home:
+        return Path(home) / "data"
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("llamacli", appauthor=False))
+
+
 def config() -> Path:
-    """What the user writes: models.toml. Not created here."""
+    """What the user writes: config.toml, models.toml. Not created here."""
     home = os.environ.get("LLAMACLI_HOME")
     if home:
         return Path(home) / "config"

@@ -201,6 +201,7 @@ class HubServer(AbstractContextManager["HubServer"]):
         self.faults = Faults()
         self.tokens: set[str] = set()  # they open private and gated repositories
         self.repositories: dict[str, Repository] = {}
+        self.answers: dict[str, bytes] = {}  # path → what is sent instead, as by somebody else's server
         self.blobs: dict[str, File] = {}  # sha256 → what /cdn sends
         self._ports = (0, 0)
         self.restart()
@@ -270,6 +271,8 @@ class HubServer(AbstractContextManager["HubServer"]):
         try:
             if request.path.startswith(self.faults.status_path) and (status := self.faults.take("status", range(600))):
                 raise Error(status, "A fault", **{"Retry-After": "0"})
+            if (answer := self.answers.get(request.path)) is not None:
+                return Reply(200, answer)
             for pattern, name in ROUTES.items():
                 if match := re.fullmatch(pattern, request.path):
                     parts = {key: unquote(part) for key, part in match.groupdict().items() if part is not None}
@@ -304,6 +307,9 @@ class HubServer(AbstractContextManager["HubServer"]):
         found = [one for one in named if tags <= {*one["tags"]}]
         if (by := request.query.get("sort", [""])[0]) in ("downloads", "likes", "lastModified"):
             found.sort(key=lambda one: one[by], reverse=True)
+        asked = {*request.query.get("expand", ["lastModified", "gated"] if "full" in request.query else [])}
+        left_out = {"lastModified", "gated"} - asked
+        found = [{key: value for key, value in one.items() if key not in left_out} for one in found]
         return found[: int(request.query.get("limit", ["1000"])[0])]
 
     def _info(self, request: Request, repo: str, revision: str = "main") -> object:

@@ -14,13 +14,16 @@ NO_MODEL = (
 
 
 def model_file(model: str | None, *, pull: bool = False) -> Path:
-    """The file that `-m` means; without `-m` the built-in model, which a line on stderr says.
+    """The file that `-m` means; without `-m` that of the settings, or else the built-in model, which stderr says.
 
-    A model of the Hub that is not here is pulled where `pull` says so, or a person at the terminal does. Raises
-    ModelNotFound, UsageError, and where it pulls NetworkError, AccessDenied, StorageError, ChecksumMismatch.
+    A model of the Hub that is not here is pulled where `pull` or a setting says so, or a person at the terminal does.
+    Raises ModelNotFound, UsageError, and where it pulls NetworkError, AccessDenied, StorageError, ChecksumMismatch.
     """
+    from llamacli import settings
     from llamacli.models import reference
 
+    chosen = settings.read()
+    model = chosen.model if model is None else model
     if model is None:
         from llamacli.ui.output import note
 
@@ -30,8 +33,8 @@ def model_file(model: str | None, *, pull: bool = False) -> Path:
         raise UsageError("-m names no model", hint="-m FILE.gguf, or -m tiny for the built-in one")
     meant = reference.parse(model)
     path = reference.locate(meant)
-    if path is None and meant.repository is not None:
-        path = _pulled(model, unasked=pull)
+    if path is None and (meant.repository or meant.url):
+        path = _pulled(model, unasked=pull or chosen.pull)
     if path is None:
         raise reference.missing(meant)
     return path
@@ -39,9 +42,10 @@ def model_file(model: str | None, *, pull: bool = False) -> Path:
 
 def _pulled(model: str, *, unasked: bool) -> Path | None:
     """The first file of a model that was pulled; None where nobody is there to ask, or the answer is no."""
+    from llamacli.models import hub
     from llamacli.ui import ask
 
-    if not unasked and not ask.possible():
+    if hub.offline() or (not unasked and not ask.possible()):
         return None
     from llamacli.tasks import pull as task
     from llamacli.ui import pull as ui

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import os
 import re
 import typing
 from collections.abc import Callable
@@ -96,6 +97,21 @@ PullFlag = Annotated[
 ]
 
 
+def _forbid_network(wanted: bool) -> bool:
+    """In the library's own way, so that nothing of it can ask: it reads the variable when it is imported."""
+    if wanted:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return wanted
+
+
+OfflineFlag = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Never use the network. (HF_HUB_OFFLINE)", callback=_forbid_network, rich_help_panel=MODEL
+    ),
+]
+
+
 def _place(parameter: inspect.Parameter) -> int:
     """The model first, what is rare last. Panels stand in the help in the order of their first options."""
     details = getattr(parameter.annotation, "__metadata__", ())
@@ -131,6 +147,7 @@ class ModelFlags:
         ),
     ] = None
     pull: PullFlag = False
+    offline: OfflineFlag = False
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", metavar="FILE[:SCALE]", help="Apply a LoRA adapter; repeatable.", rich_help_panel=MODEL),

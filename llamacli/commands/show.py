@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlag, PullFlag, between, one_of
+from llamacli.commands.options import ModelFlag, OfflineFlag, PullFlag, between, one_of
 from llamacli.errors import UsageError
 
 
@@ -15,6 +15,7 @@ def show(
     name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model, as for -m.")] = None,
     model: ModelFlag = None,
     pull: PullFlag = False,
+    offline: OfflineFlag = False,
     ctx_size: Annotated[
         int | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlag, PullFlag
+from llamacli.commands.options import ModelFlag, OfflineFlag, PullFlag
 from llamacli.errors import UsageError
 
 
@@ -17,6 +17,7 @@ def tokens(
     ] = None,
     model: ModelFlag = None,
     pull: PullFlag = False,
+    offline: OfflineFlag = False,
     files: Annotated[
         list[Path] | None, typer.Option("-f", "--file", metavar="FILE", help="Put this file before TEXT; repeatable.")
     ] = None,

@@ -6,11 +6,12 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llamacli.errors import AccessDenied, ModelNotFound, NetworkError, UsageError, printable
+from llamacli.errors import AccessDenied, LlamacliError, ModelNotFound, NetworkError, UsageError, printable
 
 if TYPE_CHECKING:
     import httpx2
@@ -21,11 +22,16 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository. `digest` is its sha256, or for small files outside LFS its git blob id (sha1)."""
+    """A file of a repository. `digest` is its sha256, or for small files outside LFS its git blob id (sha1).
+
+    A file elsewhere on the web has its `url`, an ETag or date as `version`, and no digest (models/web.py).
+    """
 
     name: str
     size: int
     digest: str
+    url: str | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,27 @@ class Repository:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A repository as a search lists it. `updated` in seconds since 1970. None: the Hub does not say."""
+
+    id: str
+    downloads: int | None
+    likes: int | None
+    updated: float | None
+    gated: bool | None
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where a file's bytes come from: `client` is the library's own HTTP client, with its proxies and hooks."""
+    """Where a file's bytes come from: `client` is the library's own HTTP client, with its proxies and hooks.
+
+    `version`: the ETag or date that every answer must carry, if it carries one; "" where a digest tells.
+    """
 
     url: str
     headers: dict[str, str]
     client: httpx2.Client
+    version: str = ""
 
 
 def repository(id: str, revision: str | None = None, token: str | None = None) -> Repository:
@@ -67,14 +88,71 @@ def repository(id: str, revision: str | None = None, token: str | None = None) -
         return Repository(id, revision, info.sha or "", tuple(files))
 
 
-def source(repository: Repository, name: str, token: str | None = None) -> Source:
-    """How to ask for a file of a repository, at its commit."""
-    from huggingface_hub import get_session, hf_hub_url
+def search(words: str, *, sort: str = "downloads", limit: int = 20, token: str | None = None) -> tuple[Listing, ...]:
+    """The repositories with GGUF files that match the words, all of them for none; at most `limit`, 1000 at most.
+
+    `sort`: "downloads", "likes" or "lastModified", the most or the latest first. Raises NetworkError, AccessDenied,
+    UsageError.
+    """
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # as above
+
+    ready(token)
+    # As HfApi.list_models asks, which has no time-out, and repeats for 23 seconds what is refused.
+    query: dict[str, Any] = {"filter": "gguf", "sort": sort, "limit": limit}
+    query["expand"] = ["downloads", "likes", "lastModified", "gated"]
+    if words:
+        query["search"] = words
+    headers = build_hf_headers(token=token, library_name="llamacli")
+    with _translated("models", "main"):
+        response = get_session().get(f"{constants.ENDPOINT}/api/models", params=query, headers=headers, timeout=30)
+        if response.status_code == 404:
+            raise NetworkError(f"{printable(constants.ENDPOINT, 100)} offers no search")
+        hf_raise_for_status(response)
+        return tuple(_listing(item) for item in response.json()[:limit])
+
+
+def _listing(item: dict[str, Any]) -> Listing:
+    downloads, likes = (item[key] if type(item.get(key)) is int else None for key in ("downloads", "likes"))
+    updated = datetime.fromisoformat(item["lastModified"]).timestamp() if item.get("lastModified") else None
+    gated = None if item.get("gated") is None else bool(item["gated"])  # false, "auto" or "manual"
+    return Listing(str(item["id"]), downloads, likes, updated, gated)
+
+
+def ready(token: str | None = None) -> None:
+    """Whether the Hub may be asked. Raises NetworkError where HF_HUB_OFFLINE forbids it, UsageError for the token."""
+    if not re.fullmatch(r"[!-~]*", token or ""):
+        raise UsageError("the token holds a character that no token has", hint="copy it again")
+    if offline():
+        raise NetworkError("HF_HUB_OFFLINE forbids asking the Hub", hint="unset HF_HUB_OFFLINE")
+    _refuse_open_token(token)
+
+
+def unreachable(error: LlamacliError) -> bool:
+    """Whether the Hub gave no answer at all, not even an error of its own."""
+    import httpx2
+
+    cause = error.__cause__
+    return isinstance(cause, (httpx2.RequestError, OSError)) and not _status(cause)
+
+
+def client() -> httpx2.Client:
+    """The library's HTTP client, which sends no token of its own."""
+    from huggingface_hub import get_session
+
+    return get_session()
+
+
+def source(repository: Repository, file: RemoteFile, token: str | None = None) -> Source:
+    """How to ask for a file of a repository, at its commit; or for one elsewhere, without the token."""
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
 
-    headers = build_hf_headers(token=token, library_name="llamacli")
-    headers["Accept-Encoding"] = "identity"  # ranges of the file itself
-    return Source(hf_hub_url(repository.id, name, revision=repository.commit), headers, get_session())
+    plain = {"Accept-Encoding": "identity"}  # ranges of the file itself
+    if file.url is not None:
+        return Source(file.url, plain, client(), file.version)
+    headers = {**build_hf_headers(token=token, library_name="llamacli"), **plain}
+    return Source(hf_hub_url(repository.id, file.name, revision=repository.commit), headers, client())
 
 
 def fetch_with_library(repository: Repository, name: str, token: str | None = None) -> Path:
@@ -141,10 +219,14 @@ def _translated(id: str, revision: str) -> Iterator[None]:
         raise NetworkError(f"{id} is not here, and the network is forbidden", hint="unset HF_HUB_OFFLINE") from error
     except errors.HfHubHTTPError as error:
         raise refused(_status(error), f"the Hub, asked for {id},") from error
+    except (UnicodeEncodeError, httpx2.LocalProtocolError):  # whose text, or traceback, would show the token
+        raise UsageError("the token holds a character that no token has", hint="copy it again") from None
     except httpx2.TimeoutException as error:
         raise NetworkError(f"the Hub does not answer, asked for {id}") from error
     except (httpx2.HTTPError, OSError) as error:
         raise NetworkError(f"the Hub cannot be reached: {printable(str(error), 200)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # a proxy's page, say, in place of JSON
+        raise NetworkError(f"the Hub's answer cannot be read, asked for {id}") from error
 
 
 def refused(status: int, who: str) -> Exception:

@@ -10,8 +10,10 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import threading
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,29 +22,56 @@ from llamacli.errors import StorageError
 
 #: Bytes that are journalled together.
 PIECE = 2 << 20
+#: Bytes that are read at once: small enough for the allocator to use the same memory again and again.
+BLOCK = 64 << 10
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is fetched: the final path, its size in bytes and its digest (sha256, or sha1 of a git blob)."""
+    """What is fetched: the final path, its size in bytes and its digest (sha256, or sha1 of a git blob).
+
+    Where no digest is known it is "", and `version` keeps the parts of different versions apart.
+    """
 
     path: Path
     size: int
     digest: str
+    version: str = ""
 
     @property
     def part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.llamacli-part")
+        return self._beside("part")
 
     @property
     def journal(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.llamacli-journal")
+        return self._beside("journal")
+
+    def _beside(self, what: str) -> Path:
+        version = f".{self.version}" if self.version else ""
+        return self.path.with_name(f"{self.path.name}{version}.llamacli-{what}")
 
     def hasher(self) -> Any:
         """A fresh hash object of the digest's kind."""
-        if len(self.digest) == 64:
-            return hashlib.sha256()
-        return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        if len(self.digest) == 40:
+            return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        return hashlib.sha256()
+
+
+if sys.platform == "win32":
+    _place = threading.Lock()
+
+    def _pread(file: int, length: int, place: int) -> bytes:
+        with _place:
+            os.lseek(file, place, os.SEEK_SET)
+            return os.read(file, length)
+
+    def _pwrite(file: int, data: memoryview, place: int) -> int:
+        with _place:
+            os.lseek(file, place, os.SEEK_SET)
+            return os.write(file, data)
+
+else:
+    _pread, _pwrite = os.pread, os.pwrite
 
 
 class Part:
@@ -65,13 +94,17 @@ class Part:
 
     def _recover(self) -> None:
         """Believe a line of the journal where the piece's CRC is what it says."""
-        for line in os.pread(self._journal, os.fstat(self._journal).st_size, 0).split(b"\n")[:-1]:
+        for line in _pread(self._journal, os.fstat(self._journal).st_size, 0).split(b"\n")[:-1]:
             number, _, crc = line.partition(b" ")
             if number.isdigit() and int(number) < self.n_pieces and not self.have[int(number)]:
-                piece = os.pread(self.file, self.length(int(number)), int(number) * PIECE)
-                good = len(piece) == self.length(int(number)) and b"%08x" % zlib.crc32(piece) == crc
-                self.have[int(number)] = good
+                self.have[int(number)] = b"%08x" % self._crc(int(number)) == crc
         os.ftruncate(self.file, self.target.size)
+
+    def _crc(self, number: int) -> int:
+        crc = 0
+        for block in self.read(number):
+            crc = zlib.crc32(block, crc)
+        return crc
 
     def length(self, number: int) -> int:
         """Bytes of a piece; the last one may be shorter."""
@@ -82,18 +115,24 @@ class Part:
         """Bytes that are here."""
         return sum(self.length(number) for number in range(self.n_pieces) if self.have[number])
 
-    def write(self, number: int, data: bytes | bytearray) -> None:
-        """Keep a whole piece. Raises OSError."""
-        view, place = memoryview(data), number * PIECE
-        while view:
-            written = os.pwrite(self.file, view, place)
-            view, place = view[written:], place + written
+    def put(self, number: int, offset: int, data: memoryview) -> None:
+        """Write a block of a piece, `offset` bytes from the piece's start. Raises OSError."""
+        place = number * PIECE + offset
+        while data:
+            written = _pwrite(self.file, data, place)
+            data, place = data[written:], place + written
+
+    def complete(self, number: int, crc: int) -> None:
+        """All of a piece is written, with this CRC. Raises OSError."""
         with self._lock:
-            os.write(self._journal, b"%d %08x\n" % (number, zlib.crc32(data)))
+            os.write(self._journal, b"%d %08x\n" % (number, crc))
             self.have[number] = 1
 
-    def read(self, number: int) -> bytes:
-        return os.pread(self.file, self.length(number), number * PIECE)
+    def read(self, number: int) -> Iterator[bytes]:
+        """A piece, in blocks. Raises OSError."""
+        start = number * PIECE
+        for place in range(start, start + self.length(number), BLOCK):
+            yield _pread(self.file, min(BLOCK, start + self.length(number) - place), place)
 
     def close(self) -> None:
         os.close(self.file)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.errors import ModelNotFound, StorageError, UsageError, printable
-from llamacli.models import hub
+from llamacli.models import hub, store, web
 from llamacli.models.hub import RemoteFile, Repository
-from llamacli.models.part import Target, storage_error
-from llamacli.models.store import USUAL_QUANT
-from llamacli.models.transfer import Progress, fetch
+from llamacli.models.part import PIECE, Target, storage_error
+from llamacli.models.store import COMPANIONS, USUAL_QUANT
+from llamacli.models.transfer import Progress, fetch, locked
 
 #: Above this, plain HTTP is refused by the Hub's own library; bytes.
 LARGEST_OVER_HTTP = 50 * 10**9
@@ -39,11 +39,11 @@ class Variant:
 
 
 def variants(repository: Repository) -> list[Variant]:
-    """The models of a repository, smallest first; vision parts and importance matrices are none."""
+    """The models of a repository, smallest first; vision parts, importance matrices and draft models are none."""
     found: dict[str, list[RemoteFile]] = {}
     for file in repository.files:
         base = file.name.rpartition("/")[2].lower()
-        if not base.startswith("mmproj") and "imatrix" not in base:
+        if not any(word in base for word in COMPANIONS):
             found.setdefault(_SHARD.sub("", file.name), []).append(file)
     whole = [Variant(quant_of(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()]
     return sorted(whole, key=lambda variant: (variant.size, variant.files[0].name))
@@ -59,29 +59,34 @@ def quant_of(name: str) -> str:
     return ""
 
 
-def choose(repository: Repository, quant: str | None = None, file: str | None = None) -> Variant:
-    """What is meant: a file (with its shards), a quant, or the usual one. Raises ModelNotFound with what there is."""
+def find(repository: Repository, quant: str | None = None, file: str | None = None) -> Variant | None:
+    """What is meant: a file (with its shards), a quant, or the usual one, or else the only one; None if missing."""
     present = variants(repository)
     if file is not None:
-        for variant in present:
-            if any(each.name == file for each in variant.files):
-                return variant
-        named = [each for each in repository.files if each.name == file]  # a vision part, say
-        if named:
-            return Variant("", tuple(named))
-        raise ModelNotFound(f"{repository.id} has no file {printable(file)}", hint=_offer(present))
+        whole = [variant for variant in present if any(each.name == file for each in variant.files)]
+        alone = [Variant("", (each,)) for each in repository.files if each.name == file]  # a vision part, say
+        return next(iter([*whole, *alone]), None)
     wanted = (quant or USUAL_QUANT).upper()
     matching = [variant for variant in present if variant.quant in (wanted, f"UD-{wanted}")]
     if matching:
         return min(matching, key=lambda variant: (variant.quant != wanted, len(variant.files[0].name)))
-    if quant is None and len(present) == 1:
-        return present[0]
+    return present[0] if quant is None and len(present) == 1 else None
+
+
+def choose(repository: Repository, quant: str | None = None, file: str | None = None) -> Variant:
+    """What `find` finds. Raises ModelNotFound with what there is."""
+    found, present = find(repository, quant, file), variants(repository)
+    if found is not None:
+        return found
+    if file is not None:
+        raise ModelNotFound(f"{repository.id} has no file {printable(file)}", hint=offer(present))
     if not present:
         raise ModelNotFound(f"{repository.id} holds no GGUF model", hint="most have a second repository, …-GGUF")
-    raise ModelNotFound(f"{repository.id} has no {wanted}", hint=_offer(present))
+    raise ModelNotFound(f"{repository.id} has no {printable((quant or USUAL_QUANT).upper())}", hint=offer(present))
 
 
-def _offer(present: list[Variant]) -> str:
+def offer(present: list[Variant]) -> str:
+    """What there is, for a hint."""
     shown = [
         f"{variant.quant or printable(variant.files[0].name)} ({variant.size / 1e9:.1f} GB)" for variant in present
     ]
@@ -90,10 +95,41 @@ def _offer(present: list[Variant]) -> str:
 
 def place(repository: Repository, file: RemoteFile, cache: Path | None = None) -> Path:
     """Where a file of a repository lies in the cache. Raises UsageError for a name that would lead out of it."""
+    if file.url is not None:
+        return web.place(file.url)
     parts = file.name.split("/")
     if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
         raise UsageError(f"{repository.id} names a file that would leave the cache: {printable(file.name)}")
     return _folder(repository, cache) / "snapshots" / repository.commit / Path(*parts)
+
+
+def here(repository: Repository, file: RemoteFile) -> int:
+    """Bytes of a file that are in the cache, or in the part file of an interrupted pull as its journal says."""
+    try:
+        pointer, target = place(repository, file), _target(repository, file, None)
+    except UsageError:  # a name that is never pulled
+        return 0
+    if web.present(file) if file.url is not None else pointer.exists() or _present(target.path, file.size):
+        return file.size
+    if not target.part.is_file():
+        return 0
+    try:
+        lines = target.journal.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return 0
+    numbers = {int(line.split(b" ")[0]) for line in lines if re.match(rb"\d{1,9} ", line)}
+    return sum(max(0, min(PIECE, file.size - number * PIECE)) for number in numbers)
+
+
+def _target(repository: Repository, file: RemoteFile, cache: Path | None) -> Target:
+    if file.url is not None:
+        return web.target(file)
+    return Target(_folder(repository, cache) / "blobs" / file.digest, file.size, file.digest)
+
+
+def cache(repository: Repository) -> Path:
+    """The folder in which a repository's files go."""
+    return hub.cache_folder() if repository.commit else store.web_folder()
 
 
 def _folder(repository: Repository, cache: Path | None) -> Path:
@@ -113,28 +149,20 @@ def pull_file(
     `waiting` is called once where another process brings the same file. Raises what `transfer.fetch` raises, and
     UsageError for names that lead out of the cache.
     """
-    from filelock import FileLock, Timeout
-
+    if file.url is not None:
+        return web.pull_file(hub.source(repository, file), file, progress, waiting)
     cache = hub.cache_folder()
-    pointer, blob = place(repository, file, cache), _folder(repository, cache) / "blobs" / file.digest
+    pointer, target = place(repository, file, cache), _target(repository, file, cache)
+    blob = target.path
     lock_path = cache / ".locks" / _folder(repository, cache).name / f"{file.digest}.lock"  # the library's own
-    target = Target(blob, file.size, file.digest)
     try:
         _inside(cache, (pointer.parent, blob.parent, lock_path.parent))
-        lock = FileLock(lock_path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting is not None:
-                waiting()
-            lock.acquire()
-        try:
+        with locked(lock_path, waiting):
             if not _present(blob, file.size):
                 _transfer(repository, file, target, token, progress)
+            _inside(cache, (pointer.parent,))  # again: a removal of other files may have found it empty
             _link(pointer, blob)
             _remember(repository, cache)
-        finally:
-            lock.release()
     except OSError as error:
         raise storage_error(error, target) from error
     return pointer
@@ -144,7 +172,7 @@ def _transfer(
     repository: Repository, file: RemoteFile, target: Target, token: str | None, progress: Progress | None
 ) -> None:
     if file.size <= LARGEST_OVER_HTTP:
-        fetch(hub.source(repository, file.name, token), target, progress)
+        fetch(hub.source(repository, file, token), target, progress)
         return
     from llamacli.errors import ChecksumMismatch
 

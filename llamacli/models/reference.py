@@ -6,12 +6,14 @@ qwen3.5:0.8b                      an alias of the catalogue
 user/repo[:QUANT]                 a repository, Q4_K_M where no quant is named
 user/repo/file.gguf               a file of it
 hf.co/…, https://huggingface.co/… the same
+https://host/path/model.gguf      a file anywhere on the web
 ollama:name[:tag]                 a model that Ollama has pulled
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ _REPOSITORY = re.compile(rf"({_NAME}/{_NAME}?)(?::([A-Za-z0-9_.-]+))?")
 
 @dataclass(frozen=True)
 class Reference:
-    """What a name means: a `path`, a `repository` with quant or file, or the name of a model of `ollama`.
+    """What a name means: a `path`, a `repository` with quant or file, a `url`, or the name of a model of `ollama`.
 
     `preferred` is the quant that the catalogue would like: where the repository has no such file, another one will do.
     """
@@ -43,6 +45,7 @@ class Reference:
     revision: str | None = None
     preferred: str | None = None
     ollama: str | None = None
+    url: str | None = None
 
 
 def parse(text: str) -> Reference:
@@ -62,7 +65,10 @@ def parse(text: str) -> Reference:
     if _HUB_PREFIX.match(text):
         return _page(text)
     if "://" in text:
-        raise UsageError(f"{printable(text, 100)}: only addresses of huggingface.co are understood")
+        from llamacli.models import web
+
+        web.place(text)
+        return Reference(text, url=text)
     if text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text) or "\\" in text:
         raise ModelNotFound(f"no such file: {text}", hint=_beside(Path(text)))
     return _short(text)
@@ -142,13 +148,34 @@ def resolve(text: str) -> Path:
     return path
 
 
-def locate(reference: Reference) -> Path | None:
-    """The file that is meant, None where it is not on this machine."""
+def present(text: str) -> tuple[Reference, Path | None]:
+    """What a name means, and its file even where that is damaged, a broken link, or lacks parts: for rm and verify.
+
+    Raises as `parse`; the file is None where nothing of it is on this machine.
+    """
+    from llamacli.models.store import parts
+
+    try:
+        reference = parse(text)
+    except ModelNotFound:
+        path = Path(os.path.expanduser(text))
+        if not any(os.path.lexists(part) for part in parts(path)):
+            raise
+        return Reference(text, path=path), path
+    return reference, locate(reference) or locate(reference, complete=False)
+
+
+def locate(reference: Reference, *, complete: bool = True) -> Path | None:
+    """The file that is meant, None where it is not on this machine; with `complete` false as `store.find`."""
     if reference.path is not None:
         return reference.path
+    if reference.url is not None:
+        from llamacli.models import web
+
+        return web.locate(reference.url)
     from llamacli.models import store
 
-    found = (store.find(name) for name in _stored_names(reference))
+    found = (store.find(name, complete=complete) for name in _stored_names(reference))
     return next((path for path in found if path is not None), None)
 
 

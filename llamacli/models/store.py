@@ -11,15 +11,17 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from llamacli.builtin import TINY
 from llamacli.errors import printable
 from llamacli.models.ggml_types import type_name
 from llamacli.models.gguf import Header
+from llamacli.paths import data as data_folder
 
 #: A part of a split model: (what comes before, number, how many).
 SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
@@ -35,7 +37,7 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 USUAL_QUANT = "Q4_K_M"
 _GGUF = "*.[gG][gG][uU][fF]"
 #: Files that belong to a model and are none themselves (llama.cpp's `gguf_filename_is_model`).
-_COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 
 
 @dataclass(frozen=True)
@@ -60,34 +62,39 @@ class LocalModel:
 def local_models() -> list[LocalModel]:
     """All models, sorted by source and name. Nothing on the disk makes this raise."""
     found = [_model("tiny", (TINY,), "builtin")]
-    for root in _different([hub_cache(), *_environment("LLAMA_CACHE")]):
+    for root in hub_roots():
         found += _hub_models(root)
     for root in _different([llama_cpp_cache()]):
         found += _folder_models(root, _GGUF, "llama.cpp")
-    for root in _different([_home(".lmstudio/models"), _home(".cache/lm-studio/models")]):
+    for root in lm_studio_folders():
         found += _folder_models(root, f"*/*/{_GGUF}", "lmstudio")
     for root in _different(ollama_folders()):
         found += _ollama_models(root)
+    for path in _files(web_folder(), f"*/**/{_GGUF}"):
+        if parts(path)[0] == path:
+            found.append(_model(_address(path), parts(path), "web"))
     return sorted(found, key=lambda model: (model.source, model.name.casefold(), model.name))
 
 
-def find(name: str) -> Path | None:
+def find(name: str, *, complete: bool = True) -> Path | None:
     """The file of `user/repo/file.gguf`, `user/repo[:QUANT]` or `ollama:name[:tag]`; None if it is not here complete.
 
-    Without QUANT: Q4_K_M, or else the only one that is here. Case is ignored, but an exact match wins.
+    Without QUANT: Q4_K_M, or else the only one that is here. Case is ignored, but an exact match wins. With `complete`
+    false it may be a broken link, lack parts, or be an Ollama manifest that names no file.
     """
+    chosen = _first_usable if complete else _first
     if name.startswith("ollama:"):
         models = [model for root in _different(ollama_folders()) for model in _ollama_models(root)]
-        return _first_usable(model for model in _by_name(models, _full_ollama_name(name)))
-    for root in _different([hub_cache(), *_environment("LLAMA_CACHE")]):
+        return chosen(model for model in _by_name(models, _full_ollama_name(name)))
+    for root in hub_roots():
         repositories = _repositories(root)
         base, _, quant = name.partition(":")
         for repo, folder in sorted(repositories, key=lambda row: row[0] != base):
             if repo.casefold() == base.casefold():
-                found = _quantised(_repository_models(root, repo, folder), repo, quant)
+                found = _quantised(_repository_models(root, repo, folder), repo, quant, chosen)
             elif name.casefold().startswith(repo.casefold() + "/"):
                 models = _repository_models(root, repo, folder)
-                found = _first_usable(_by_name(models, repo + name[len(repo) :]))
+                found = chosen(_by_name(models, repo + name[len(repo) :]))
             else:
                 continue
             if found:
@@ -114,6 +121,15 @@ def hub_cache() -> Path:
     return [*named, homes[0] / "hub"][0]
 
 
+def hub_roots() -> list[Path]:
+    """All folders with the Hub cache's layout: newer versions of llama.cpp keep theirs so, too."""
+    return _different([hub_cache(), *_environment("LLAMA_CACHE")])
+
+
+def lm_studio_folders() -> list[Path]:
+    return _different([_home(".lmstudio/models"), _home(".cache/lm-studio/models")])
+
+
 def llama_cpp_cache() -> Path:
     """Where llama.cpp kept downloads before it took to the Hub cache (`fs_get_cache_directory`)."""
     if sys.platform == "darwin":
@@ -128,6 +144,47 @@ def llama_cpp_cache() -> Path:
 def ollama_folders() -> list[Path]:
     """Ollama's model folders: the one that is named, or the user's and that of its service on Linux."""
     return _environment("OLLAMA_MODELS") or [_home(".ollama/models"), Path("/usr/share/ollama/.ollama/models")]
+
+
+def web_folder() -> Path:
+    """Where files lie that were pulled from an address: host/path/file.gguf."""
+    return data_folder() / "web"
+
+
+def _address(path: Path) -> str:
+    """The address of a file in web_folder(), as -m takes it."""
+    host, *rest = path.relative_to(web_folder()).parts
+    host = re.sub(r"_(\d+)$", r":\1", host)
+    return f"https://{host}/{quote('/'.join(rest))}"
+
+
+def source(path: Path) -> tuple[str, Path, Path | None]:
+    """Which store a file belongs to, as in LocalModel; its path as `local_models` spells it; and the store's folder.
+
+    The source of a file outside of all stores is "file", its folder None. How the path is spelled decides first: what a
+    link in a store leads to does not matter.
+    """
+    roots = [("huggingface", root) for root in hub_roots()]
+    roots += [("lmstudio", root) for root in lm_studio_folders()]
+    roots += [("ollama", root) for root in ollama_folders()]
+    roots += [("llama.cpp", llama_cpp_cache()), ("web", web_folder())]
+    spelled, real = Path(os.path.abspath(path)), Path(os.path.realpath(path.parent)) / path.name
+    for name, root in roots:
+        for place, folder in ((spelled, Path(os.path.abspath(root))), (real, Path(os.path.realpath(root)))):
+            if place.is_relative_to(folder):
+                inside = place.relative_to(folder)
+                if name != "huggingface" or inside.as_posix().startswith("models--"):
+                    return name, root / inside, root
+    return ("builtin" if real == Path(os.path.realpath(TINY.parent)) / TINY.name else "file"), path, None
+
+
+def hub_name(path: Path) -> str | None:
+    """user/repo/file.gguf of a file in a snapshot of the Hub cache; None for any other file."""
+    name, place, root = source(path)
+    inside = place.relative_to(root).parts if name == "huggingface" and root is not None else ()
+    if len(inside) > 3 and inside[1] == "snapshots":
+        return "/".join([inside[0].removeprefix("models--").replace("--", "/"), *inside[3:]])
+    return None
 
 
 def _environment(variable: str) -> list[Path]:
@@ -202,6 +259,10 @@ def _first_usable(models: Iterable[LocalModel]) -> Path | None:
     return next((model.path for model in models if all(os.path.isfile(path) for path in model.paths)), None)
 
 
+def _first(models: Iterable[LocalModel]) -> Path | None:
+    return next((model.path for model in models), None)
+
+
 def _by_name(models: Iterable[LocalModel], name: str) -> list[LocalModel]:
     """The models of this name; one that is spelled exactly so comes first."""
     same = [model for model in models if model.name.casefold() == name.casefold()]
@@ -259,20 +320,21 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _quantised(models: list[LocalModel], repo: str, quant: str) -> Path | None:
+def _quantised(
+    models: list[LocalModel], repo: str, quant: str, chosen: Callable[[Iterable[LocalModel]], Path | None]
+) -> Path | None:
     """The model of this quantisation: its name, or its folder's, holds it whole ("Q4_K_M", not "K_M")."""
-    whole = [m for m in models if not any(word in m.path.name.lower() for word in _COMPANIONS)]
+    whole = [m for m in models if not any(word in m.path.name.lower() for word in COMPANIONS)]
     pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or USUAL_QUANT)}[.\-/]", re.IGNORECASE)
-    found = _first_usable(m for m in whole if pattern.search(m.name[len(repo) :]))
-    return _first_usable(whole) if found is None and not quant and len(whole) == 1 else found
+    found = chosen(m for m in whole if pattern.search(m.name[len(repo) :]))
+    return chosen(whole) if found is None and not quant and len(whole) == 1 else found
 
 
 # ---- Ollama --------------------------------------------------------------------------------------------------------
 
 
 def _ollama_models(root: Path) -> Iterator[LocalModel]:
-    for manifest in _files(root / "manifests", "*/*/*/*"):
-        name = _ollama_name(*manifest.relative_to(root / "manifests").parts)
+    for manifest, name in ollama_manifests(root).items():
         try:
             layers = _layers(manifest)
         except (OSError, ValueError, RecursionError) as error:
@@ -296,6 +358,29 @@ def _ollama_model(name: str, manifest: Path, blobs: list[tuple[Path, int]]) -> L
         remark = f"cut short: {model.size:,} of {promised:,} bytes"
         return LocalModel(**{**vars(model), "remark": remark})
     return model
+
+
+def ollama_manifests(root: Path) -> dict[Path, str]:
+    """All manifests in a folder of Ollama's → their models' names."""
+    found = _files(root / "manifests", "*/*/*/*")
+    return {path: _ollama_name(*path.relative_to(root / "manifests").parts) for path in found}
+
+
+def ollama_manifest(root: Path, name: str) -> Path | None:
+    """The manifest of `ollama:name[:tag]` in a folder of Ollama's."""
+    wanted = _full_ollama_name(name)
+    same = [path for path, known in ollama_manifests(root).items() if known.casefold() == wanted.casefold()]
+    return min(same, key=lambda path: ollama_manifests(root)[path] != wanted, default=None)
+
+
+def ollama_digests(manifest: Path) -> set[str]:
+    """The names of all blobs that a manifest speaks of. Raises OSError; ValueError for what is no manifest."""
+    layers = _layers(manifest)
+    with open(manifest, "rb") as file:
+        config = json.loads(file.read(_MAX_MANIFEST)).get("config")
+    entries = [layer for each in layers.values() for layer in each] + ([config] if isinstance(config, dict) else [])
+    digests = [str(entry.get("digest")) for entry in entries]
+    return {digest.replace(":", "-") for digest in digests if _DIGEST.fullmatch(digest)}
 
 
 def _layers(manifest: Path) -> dict[str, list[dict[str, Any]]]:

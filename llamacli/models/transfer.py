@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import ChecksumMismatch, LlamacliError, NetworkError, StorageError, printable
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 
 #: What a kill loses is at most one piece of 2 MiB for each.
 CONNECTIONS = 8
+#: Another connection joins every so many seconds, as long as fewer bytes than this come in a second: beyond, the
+#: network is not what everything waits for.
+RAMP, FAST = 0.1, 400e6
 #: Pieces that one request asks for.
 SEGMENT = 32
 #: Attempts without any progress before giving up, and seconds without a byte that count as one.
@@ -53,6 +60,11 @@ class _Work:
                 end += 1
             return range(start, end)
 
+    def open(self) -> bool:
+        """Whether a further connection would find something to do."""
+        with self.changed:
+            return not self.stopped and self.error is None and not self.sequential and 0 in self._taken
+
     def _share(self) -> int:
         """Pieces for one request: long ones, but so that all connections have something to do."""
         return max(1, min(SEGMENT, -(-self._taken.count(0) // CONNECTIONS)))
@@ -63,9 +75,9 @@ class _Work:
             for number in pieces:
                 self._taken[number] = self.part.have[number]
 
-    def done(self, number: int, data: bytes | bytearray) -> None:
+    def done(self, number: int, crc: int) -> None:
         """A piece is complete."""
-        self.part.write(number, data)
+        self.part.complete(number, crc)
         with self.changed:
             self.failures = 0
             self.changed.notify_all()
@@ -86,22 +98,40 @@ class _Work:
             return float(min(0.25 * 2**self.failures, 8.0))
 
 
-def fetch(source: Source, target: Target, progress: Progress | None = None) -> None:
-    """Bring the file to `target.path`, resuming what is there. The caller holds the lock.
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold this lock file; `waiting` is called once where another process holds it. Raises OSError."""
+    from filelock import FileLock, Timeout
 
-    Raises NetworkError and StorageError, after which the part stays; ChecksumMismatch, after which it is gone;
-    AccessDenied, ModelNotFound.
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if waiting is not None:
+            waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fetch(
+    source: Source, target: Target, progress: Progress | None = None, check: Callable[[Path], None] | None = None
+) -> str:
+    """Bring the file to `target.path`, resuming what is there, and return its digest. The caller holds the lock.
+
+    Raises NetworkError and StorageError, after which the part stays; ChecksumMismatch, and what `check` raises for the
+    whole part, after which it is gone; AccessDenied, ModelNotFound.
     """
     part, threads = Part(target), list[threading.Thread]()
     try:
         _check_space(part)
         work = _Work(part)
         digest = _Digest(work)
-        threads = [threading.Thread(target=_connection, args=(source, work), daemon=True) for _ in range(CONNECTIONS)]
-        for thread in (digest, *threads):
-            thread.start()
+        digest.start()
         try:
-            _wait(work, threads, part, progress)
+            _connect(source, work, threads, progress)
             if work.sequential and work.error is None:
                 _whole(source, work)
             _wait(work, [digest], part, progress)
@@ -109,33 +139,58 @@ def fetch(source: Source, target: Target, progress: Progress | None = None) -> N
             work.stopped = True
             with work.changed:
                 work.changed.notify_all()
-            for thread in (digest, *threads):
+            for thread in (*threads, digest):
                 thread.join(timeout=1.0)
         if work.error is not None:
             raise work.error
-        _finish(part, digest.hexdigest)
+        _finish(part, digest.hexdigest, check)
+        return digest.hexdigest
     finally:
         if not any(thread.is_alive() for thread in threads):  # one that waits for a silent server may write yet
             part.close()
 
 
-def _wait(work: _Work, threads: list[threading.Thread], part: Part, progress: Progress | None) -> None:
-    while any(thread.is_alive() for thread in threads) and work.error is None:
+def _connect(source: Source, work: _Work, threads: list[threading.Thread], progress: Progress | None) -> None:
+    """Fetch over one connection, then more; until all have ended."""
+    part, before = work.part, work.part.n_bytes
+    began = time.monotonic()
+    while True:
+        seconds = max(time.monotonic() - began, 1e-3)
+        if len(threads) < CONNECTIONS and work.open() and (part.n_bytes - before) / seconds < FAST:
+            threads.append(threading.Thread(target=_connection, args=(source, work), daemon=True))
+            threads[-1].start()
+        _wait(work, threads, part, progress, RAMP)
+        if work.error is not None or not any(thread.is_alive() for thread in threads):
+            return
+
+
+def _wait(
+    work: _Work, threads: list[threading.Thread], part: Part, progress: Progress | None, seconds: float = math.inf
+) -> None:
+    """Until the threads have ended, or something went wrong, or so many seconds have gone."""
+    end = time.monotonic() + seconds
+    while any(thread.is_alive() for thread in threads) and work.error is None and time.monotonic() < end:
         with work.changed:
-            work.changed.wait(0.1)
+            work.changed.wait(min(0.1, max(end - time.monotonic(), 0.0)))
         if progress is not None:
             progress(part.n_bytes, part.target.size)
 
 
-def _finish(part: Part, digest: str) -> None:
+def _finish(part: Part, digest: str, check: Callable[[Path], None] | None) -> None:
     """Make the file visible under its final name, if it is the right one."""
     target = part.target
-    if digest != target.digest:
+    if target.digest and digest != target.digest:
         part.remove()
         raise ChecksumMismatch(
             f"what came is not what was promised: digest {digest[:16]}…, wanted {target.digest[:16]}…",
             hint="nothing was kept; try again",
         )
+    if check is not None:
+        try:
+            check(target.part)
+        except LlamacliError:
+            part.remove()
+            raise
     try:
         os.fsync(part.file)
         os.replace(target.part, target.path)
@@ -161,7 +216,8 @@ class _Digest(threading.Thread):
                         if self._work.stopped or self._work.error is not None:
                             return
                         self._work.changed.wait()
-                hasher.update(part.read(number))
+                for block in part.read(number):
+                    hasher.update(block)
         except OSError as error:
             self._work.fail(storage_error(error, part.target))
         self.hexdigest = hasher.hexdigest()
@@ -228,21 +284,26 @@ def _whole(source: Source, work: _Work) -> None:
 
 
 def _store(answer: _Answer, work: _Work, pieces: range) -> None:
-    """Cut the body into pieces and keep each."""
-    number, buffer = pieces.start, bytearray()
+    """Write the body to its place, and note each piece that is complete."""
+    part, number = work.part, pieces.start
+    offset = crc = 0
     for data in answer.blocks():
         if work.stopped or work.error is not None:
             return
-        buffer += data
-        while number < pieces.stop and len(buffer) >= work.part.length(number):
-            length = work.part.length(number)
-            if not work.part.have[number]:
-                work.done(number, buffer[:length])
-            del buffer[:length]
-            number += 1
-        if number == pieces.stop:
-            return
-    raise _Again(NetworkError("the connection ended too early"))
+        rest = memoryview(data)
+        while rest and number < pieces.stop:
+            block = rest[: part.length(number) - offset]
+            rest = rest[len(block) :]
+            if not part.have[number]:
+                part.put(number, offset, block)
+                crc = zlib.crc32(block, crc)
+            offset += len(block)
+            if offset == part.length(number):
+                if not part.have[number]:
+                    work.done(number, crc)
+                number, offset, crc = number + 1, 0, 0
+    if number < pieces.stop:
+        raise _Again(NetworkError("the connection ended too early"))
 
 
 class _Answer:
@@ -253,6 +314,7 @@ class _Answer:
 
         self._errors = (httpx2.HTTPError, httpx2.StreamError)
         timeout = httpx2.Timeout(SILENCE)
+        self._version = source.version
         self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
 
     def __enter__(self) -> _Answer:
@@ -269,6 +331,10 @@ class _Answer:
             if isinstance(refusal, NetworkError):
                 raise _Again(refusal, _seconds(self.header("retry-after")))
             raise refusal
+        version = self.header("etag") or self.header("last-modified")
+        if self._version and version and version != self._version:
+            self._stream.__exit__(None, None, None)
+            raise NetworkError("the file changed while it came", hint="pull again: the new version will come")
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -279,7 +345,7 @@ class _Answer:
 
     def blocks(self) -> Any:
         try:
-            yield from self._response.iter_raw(1 << 18)
+            yield from self._response.iter_raw()
         except self._errors as error:
             raise _Again(NetworkError(f"the connection broke: {printable(str(error), 200)}")) from error
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llamacli.errors import UsageError
-from llamacli.models import hub, pull
+from llamacli.models import hub, pull, web
 from llamacli.models.pull import Variant
 from llamacli.models.reference import Reference, parse
 
@@ -46,9 +46,8 @@ class Plan:
 
     @property
     def missing(self) -> int:
-        """Bytes of the files that are not here."""
-        files = self.variant.files
-        return sum(file.size for file in files if not pull.place(self.repository, file).exists())
+        """Bytes that are still to be fetched."""
+        return sum(file.size - pull.here(self.repository, file) for file in self.variant.files)
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,54 @@ class Watch:
     waiting: Callable[[], None] | None = None
 
 
-def plan(name: str, *, revision: str | None = None, token: str | None = None) -> Plan:
+@dataclass(frozen=True)
+class Asked:
+    """What a name means before one of the repository's models is chosen. `quant`: the one that is wanted, if any."""
+
+    reference: Reference
+    repository: hub.Repository
+    quant: str | None
+    token: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether the name itself says which quant or file."""
+        return self.reference.quant is not None or self.reference.file is not None
+
+    def find(self) -> Variant | None:
+        """The model that is meant, None where the repository has no such one."""
+        return pull.find(self.repository, self.quant, self.reference.file)
+
+    def plan(self, variant: Variant | None = None) -> Plan:
+        """For this model, or the one that is meant. Raises ModelNotFound with what there is."""
+        chosen = variant or pull.choose(self.repository, self.quant, self.reference.file)
+        return Plan(self.reference, self.repository, chosen, self.token)
+
+
+def ask(name: str, *, revision: str | None = None, token: str | None = None) -> Asked:
     """Ask the Hub what a name means. Raises UsageError, ModelNotFound, AccessDenied, NetworkError."""
     reference = parse(name)
+    if reference.url is not None:
+        if revision is not None:
+            raise UsageError("--revision: an address has no revisions", hint="leave it out")
+        there = web.repository(reference.url)
+        return Asked(replace(reference, file=there.files[0].name), there, None)
     if reference.repository is None:
-        raise UsageError(f"{name} is not a model of the Hub", hint="pull takes an alias or user/repo[:QUANT]")
+        raise UsageError(
+            f"{name} is not a model of the Hub", hint="pull takes an alias, user/repo[:QUANT] or an address"
+        )
     repository = hub.repository(reference.repository, revision or reference.revision, token)
     quant = reference.quant
     if reference.preferred and not any(v.quant == reference.preferred.upper() for v in pull.variants(repository)):
         quant = None  # the catalogue's wish is not there: the usual one
     elif reference.preferred:
         quant = reference.preferred
-    return Plan(reference, repository, pull.choose(repository, quant, reference.file), token)
+    return Asked(reference, repository, quant, token)
+
+
+def plan(name: str, *, revision: str | None = None, token: str | None = None) -> Plan:
+    """What a pull of this name brings. Raises what `ask` raises, and ModelNotFound with what there is."""
+    return ask(name, revision=revision, token=token).plan()
 
 
 def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
@@ -83,7 +118,7 @@ def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
             if watch.progress is not None:
                 watch.progress(before + done, total)
 
-        present = pull.place(plan.repository, file).exists()
+        present = pull.here(plan.repository, file) == file.size
         path = pull.pull_file(plan.repository, file, token=plan.token, progress=told, waiting=watch.waiting)
         before += file.size
         fetched += 0 if present else file.size

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llamacli.engine.offload import Shape
 from llamacli.errors import BadModelFile, UsageError
 from llamacli.models import store
 from llamacli.models.ggml_types import type_name
 from llamacli.models.gguf import MAX_LAYERS, STRING, Array, Header, TensorInfo, path_text, read_header
 from llamacli.models.reference import name as shown_name
+from llamacli.tasks.memory import MOST_CTX, Memory, estimate, number, tensors_of
 
-DEFAULT_CTX = 8192
-N_UBATCH = 512
 #: Arrays of the metadata with more elements than this are shortened.
 SHORT = 16
-_MOST_CTX = 1 << 27  # tokens; more is damage
 _FLOAT32 = 6  # GGUF's type id
 
 #: Part of a model → the names of its tensors; the first that fits. llama.cpp's names: src/llama-arch.cpp.
@@ -90,20 +87,6 @@ class ChatTemplate:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Estimated bytes for a context of n_ctx tokens. `remarks` say where the figures are bounds only."""
-
-    n_ctx: int
-    type_k: str
-    type_v: str
-    weights: int
-    kv_cache: int
-    compute: int
-    total: int
-    remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """What a model is. None, or "" for texts, where the file does not say. Sizes in bytes.
 
@@ -159,14 +142,14 @@ class Tensor:
 def show(path: Path, *, n_ctx: int | None = None, type_k: str = "f16", type_v: str = "f16") -> ModelCard:
     """Everything about a model; of a split one over all its files, whichever of them `path` is.
 
-    `n_ctx`: None is the trained context, DEFAULT_CTX at most; 0 the whole trained context. `type_k`, `type_v`: names of
-    KV_TYPES. Raises ModelNotFound, UsageError, StorageError, BadModelFile.
+    `n_ctx` as in `memory.estimate`; `type_k`, `type_v`: names of KV_TYPES. Raises ModelNotFound, UsageError,
+    StorageError, BadModelFile.
     """
     headers = _headers(path)
-    header, tensors = headers[0], [tensor for each in headers for tensor in each.tensors]
+    header, tensors = headers[0], tensors_of(headers)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     n_bytes = sum(tensor.n_bytes for tensor in tensors)
-    trained = _number(header, "context_length", _MOST_CTX) or None
+    trained = number(header, "context_length", MOST_CTX) or None
     return ModelCard(
         model=shown_name(path),
         name=header.text("general.name"),
@@ -179,19 +162,19 @@ def show(path: Path, *, n_ctx: int | None = None, type_k: str = "f16", type_v: s
         parameters=parameters,
         active_parameters=_active(header, tensors),
         parts=_parts(tensors),
-        n_layer=_number(header, "block_count", MAX_LAYERS),
-        n_embd=_number(header, "embedding_length"),
-        n_head=_number(header, "attention.head_count"),
-        n_head_kv=_number(header, "attention.head_count_kv"),
-        n_expert=_number(header, "expert_count"),
-        n_expert_used=_number(header, "expert_used_count"),
+        n_layer=number(header, "block_count", MAX_LAYERS),
+        n_embd=number(header, "embedding_length"),
+        n_head=number(header, "attention.head_count"),
+        n_head_kv=number(header, "attention.head_count_kv"),
+        n_expert=number(header, "expert_count"),
+        n_expert_used=number(header, "expert_used_count"),
         n_ctx_train=trained,
         vocabulary=_vocabulary(header),
         bos=_token(header, "bos"),
         eos=_token(header, "eos"),
         chat_template=_chat_template(header),
         sampling=_sampling(header),
-        memory=_memory(header, tensors, trained if n_ctx == 0 else n_ctx, type_k, type_v),
+        memory=estimate(headers, n_ctx=n_ctx, type_k=type_k, type_v=type_v),
     )
 
 
@@ -240,12 +223,6 @@ def _headers(path: Path) -> list[Header]:
         part = f"part {missing[0] + 1} of {len(files)} is missing: {path_text(files[missing[0]])}"
         raise BadModelFile(part, hint="download all parts into one folder")
     return [read_header(file) for file in files]
-
-
-def _number(header: Header, name: str, most: int = 1 << 31) -> int | None:
-    """A hyperparameter, the largest where each layer has its own; None where it is missing or makes no sense."""
-    values = [value for value in header.per_layer(name) if type(value) is int]
-    return max(values) if values and 0 <= max(values) <= most else None
 
 
 def _value(value: object, kind: int) -> object:
@@ -318,76 +295,7 @@ def _parts(tensors: Sequence[TensorInfo]) -> tuple[Part, ...]:
 
 
 def _active(header: Header, tensors: Sequence[TensorInfo]) -> int:
-    n_expert, used = _number(header, "expert_count"), _number(header, "expert_used_count")
+    n_expert, used = number(header, "expert_count"), number(header, "expert_used_count")
     idle = sum(math.prod(t.shape) for t in tensors if re.search(r"_(ch)?exps\.", t.name))
     share = 1 - used / n_expert if n_expert and used and used <= n_expert else 0.0
     return sum(math.prod(t.shape) for t in tensors) - int(idle * share)
-
-
-# ---- memory --------------------------------------------------------------------------------------------------------
-
-
-def _memory(
-    header: Header, tensors: Sequence[TensorInfo], n_ctx: int | None, type_k: str, type_v: str
-) -> Memory | None:
-    """None for what computes no text: a projector, a vocabulary, damaged numbers."""
-    if not tensors or not _number(header, "block_count", MAX_LAYERS) or not _number(header, "embedding_length"):
-        return None
-    n_ctx = n_ctx or min(_number(header, "context_length", _MOST_CTX) or DEFAULT_CTX, DEFAULT_CTX)
-    # damaged values of other types would end in exceptions, or in absurd sizes
-    plausible: dict[str, object] = {"general.architecture": header.architecture}
-    for name in {key.removeprefix(f"{header.architecture}.") for key in header.metadata}:
-        if (number := _number(header, name)) is not None:
-            plausible[f"{header.architecture}.{name}"] = number
-    shape = Shape.of(plausible, tensors, (_vocabulary(header) or Vocabulary(0, "", "", "")).size)
-    kv_cache, remarks = _kv_cache(header, tensors, shape, (n_ctx, type_k, type_v))
-    weights = sum(tensor.n_bytes for tensor in tensors)
-    compute = _compute(shape, n_ctx, masks=2 if header.hparam("attention.sliding_window") else 1)
-    return Memory(n_ctx, type_k, type_v, weights, kv_cache, compute, weights + kv_cache + compute, tuple(remarks))
-
-
-def _kv_cache(
-    header: Header, tensors: Sequence[TensorInfo], shape: Shape, cache: tuple[int, str, str]
-) -> tuple[int, list[str]]:
-    """Bytes of the KV cache (n_ctx, type_k, type_v) and of recurrent layers' state, and where that is a bound only."""
-    attending, recurrent = _layers(tensors, r"attn_k\."), _layers(tensors, "ssm_|shortconv|time_mix_")
-    attending |= _layers(tensors, r"attn_(qkv|kv|kv_a_mqa)\.") - recurrent
-    own = shape.n_layer - (_number(header, "nextn_predict_layers") or 0)
-    own = 20 if header.architecture == "gemma3n" else own - (_number(header, "attention.shared_kv_layers") or 0)
-    if header.hparam("attention.causal") is False:  # an encoder
-        own = 0
-    if header.hparam("attention.key_length_mla"):  # the values are part of the keys
-        shape = replace(shape, n_embd_v=0)
-    heads = [n if isinstance(n, int) else 0 for n in header.per_layer("attention.head_count_kv")]
-    heads = heads if len(heads) == shape.n_layer else [1] * shape.n_layer
-    whole = shape.kv_bytes(*cache)
-    total = sum(whole * heads[i] // max(*heads, 1) for i in attending if i < own)
-    remarks = []
-    if header.hparam("attention.sliding_window"):
-        remarks.append("layers with a sliding window are counted whole, as llamacli keeps them")
-    if header.hparam("attention.key_length_swa"):
-        remarks.append("their heads are smaller, so the KV cache is at most this")
-    if recurrent and (inner := _number(header, "ssm.inner_size")):
-        states, groups = _number(header, "ssm.state_size") or 0, _number(header, "ssm.group_count") or 0
-        window = max((_number(header, "ssm.conv_kernel") or 1) - 1, 0)
-        total += 4 * len(recurrent) * (window * (inner + 2 * groups * states) + states * inner)
-    elif recurrent:
-        remarks.append("the state of recurrent layers is not counted")
-    return total, remarks
-
-
-def _layers(tensors: Sequence[TensorInfo], pattern: str) -> set[int]:
-    """The layers with a tensor whose name begins so."""
-    found = (re.match(rf"blk\.(\d+)\.(?:{pattern})", tensor.name) for tensor in tensors)
-    return {int(match[1]) for match in found if match}
-
-
-def _compute(shape: Shape, n_ctx: int, masks: int) -> int:
-    """llama.cpp's compute buffer with flash attention: the larger of what the logits and what the attention need.
-
-    Within 4 MiB for LLaMAs of 256 to 2048 dimensions and contexts of 512 to 65536 tokens; other graphs differ more.
-    """
-    n = min(N_UBATCH, n_ctx)
-    logits = 4 * n * (shape.n_vocab + 2 * shape.n_embd)
-    activations = shape.compute_bytes(n) - 4 * n * shape.n_vocab
-    return max(logits, activations + masks * 2 * n * n_ctx)

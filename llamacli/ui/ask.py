@@ -13,9 +13,9 @@ def possible() -> bool:
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
-def yes(question: str) -> bool:
-    """Ask on stderr; Enter is yes, the end of input is no."""
-    sys.stderr.write(for_terminal(f"{question} [Y/n] "))
+def yes(question: str, *, enter: bool = True) -> bool:
+    """Ask on stderr; Enter is yes, or with `enter` false no, and the end of input is no."""
+    sys.stderr.write(for_terminal(f"{question} [{'Y/n' if enter else 'y/N'}] "))
     sys.stderr.flush()
     answer = sys.stdin.readline()
-    return answer != "" and answer.strip().lower() in ("", "y", "yes")
+    return answer != "" and answer.strip().lower() in ("y", "yes", *([""] if enter else []))

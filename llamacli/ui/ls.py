@@ -19,14 +19,10 @@ _ON_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 def show(entries: Sequence[Entry], output: Output) -> None:
     if output.mode == "json":
-        output.document([{**dataclasses.asdict(entry), "modified": _exact(entry.modified)} for entry in entries])
+        output.document([{**dataclasses.asdict(entry), "modified": exact(entry.modified)} for entry in entries])
     elif output.mode == "plain":
-        rows = [(e.name, e.size, e.quant, e.architecture, e.source, _exact(e.modified), e.remark) for e in entries]
-        cells = [
-            ["" if cell is None else str(cell).translate(_ON_ONE_LINE) for cell in row] for row in (_HEADER, *rows)
-        ]
-        # unlike output.table with the very bytes of a path, so that -m takes them
-        output.data("".join("\t".join(row) + "\n" for row in cells).encode("utf-8", "surrogateescape"))
+        rows = [(e.name, e.size, e.quant, e.architecture, e.source, exact(e.modified), e.remark) for e in entries]
+        output.tsv(_HEADER, rows)
     else:
         text = "\n".join(_lines(entries)) + "\n"
         output.data(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
@@ -37,7 +33,7 @@ def _lines(entries: Sequence[Entry]) -> list[str]:
     rows = [("size", "quant", "architecture", "source", "modified", "name")]
     for e in entries:
         amount = "" if e.size is None else size(e.size)
-        rows.append((amount, e.quant, e.architecture, e.source, _day(e.modified) or "", _short(e.name)))
+        rows.append((amount, e.quant, e.architecture, e.source, day(e.modified) or "", short(e.name)))
     shown = [[for_terminal(cell.translate(_ON_ONE_LINE)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(rows[0]) - 1)]
     lines = []
@@ -51,18 +47,20 @@ def _lines(entries: Sequence[Entry]) -> list[str]:
     return lines
 
 
-def _short(name: str) -> str:
-    """A path below the home folder by ~, which -m understands."""
+def short(name: str) -> str:
+    """A name for a terminal, on one line; a path below the home folder by ~, which -m understands."""
     home = os.path.expanduser("~") + os.sep
-    return f"~{os.sep}{name.removeprefix(home)}" if name.startswith(home) and len(home) > 2 else name
+    shown = f"~{os.sep}{name.removeprefix(home)}" if name.startswith(home) and len(home) > 2 else name
+    return for_terminal(shown.translate(_ON_ONE_LINE))
 
 
-def _exact(modified: float | None) -> str | None:
+def exact(modified: float | None) -> str | None:
     """UTC, to the second: 2026-11-22T23:05:49Z"""
     return _time(modified, "%Y-%m-%dT%H:%M:%SZ")
 
 
-def _day(modified: float | None) -> str | None:
+def day(modified: float | None) -> str | None:
+    """UTC: 2026-11-22"""
     return _time(modified, "%Y-%m-%d")
 
 

@@ -88,8 +88,7 @@ class Output:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table on a terminal, TSV with a header line in a pipe."""
         if self.mode == "plain":
-            lines = ["\t".join(_cell(value) for value in row) for row in (header, *rows)]
-            self.data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+            self.tsv(header, rows, errors="replace")
             return
         from rich.console import Console
         from rich.table import Table
@@ -101,6 +100,11 @@ class Output:
         for row in rows:
             table.add_row(*(Text(for_terminal(_cell(value))) for value in row))
         Console(file=sys.stdout).print(table)
+
+    def tsv(self, header: Sequence[str], rows: Sequence[Sequence[object]], *, errors: str = "surrogateescape") -> None:
+        """TSV with a header line. Unlike `table` with the very bytes of a path, so that -m takes them."""
+        lines = ["\t".join(_cell(value) for value in row) for row in (header, *rows)]
+        self.data(("\n".join(lines) + "\n").encode("utf-8", errors))
 
 
 def _numeric(column: int, rows: Sequence[Sequence[object]]) -> bool:

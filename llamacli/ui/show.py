@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from llamacli.tasks.show import Memory, ModelCard, Part, Shortened, Tensor, Token
+from llamacli.tasks.memory import Memory
+from llamacli.tasks.show import ModelCard, Part, Shortened, Tensor, Token
 from llamacli.ui.output import Output
 
 #: Characters of a value of the metadata on a terminal.
@@ -24,7 +25,7 @@ def show(card: ModelCard, output: Output) -> None:
             output.table(("part", "parameters", "share", "size", "tensors"), _parts(card.parts))
         if card.memory:
             output.text(b"\n")
-            output.table((f"memory, {card.memory.n_ctx:,} tokens", "about"), _memory(card.memory))
+            output.table((f"memory, {card.memory.n_ctx:,} tokens", "about"), memory_rows(card.memory))
 
 
 def show_metadata(metadata: Mapping[str, object], output: Output) -> None:
@@ -123,12 +124,15 @@ def _parts(parts: Sequence[Part]) -> list[tuple[str, ...]]:
     return _to_the_right(rows, 1, 2, 3)
 
 
-def _memory(memory: Memory) -> list[tuple[str, ...]]:
+def memory_rows(memory: Memory) -> list[tuple[str, ...]]:
+    """What needs how much, and all of it together."""
     types = memory.type_k if memory.type_k == memory.type_v else f"{memory.type_k}, {memory.type_v}"
     rows: list[tuple[str, ...]] = [
         ("weights", size(memory.weights)),
+        *([("repacked for this processor", size(memory.repacked))] if memory.repacked else []),
         (f"KV cache ({types})", size(memory.kv_cache)),
         ("compute buffers", size(memory.compute)),
+        ("program and vocabulary", size(memory.program)),
         ("together", size(memory.total)),
     ]
     return [*_to_the_right(rows, 1), *(("note", remark) for remark in memory.remarks)]

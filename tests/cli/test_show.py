@@ -42,7 +42,8 @@ def test_a_pipe_gets_tsv(cli: Cli) -> None:
     assert found["file_size"] == str(TINY.stat().st_size)
     assert int(found["parameters"]) == read_header(TINY).n_elements
     assert found["bos.text"] == "<s>"
-    assert int(found["memory.total"]) == sum(int(found[f"memory.{n}"]) for n in ("weights", "kv_cache", "compute"))
+    parts = ("weights", "repacked", "kv_cache", "compute", "program")
+    assert int(found["memory.total"]) == sum(int(found[f"memory.{name}"]) for name in parts)
     assert "n_expert" not in found  # nothing is said of what there is not
 
 
@@ -55,7 +56,7 @@ def test_json(cli: Cli) -> None:
     }
     assert set(result["parts"][0]) == {"part", "type", "tensors", "parameters", "bytes"}
     assert set(result["memory"]) == {
-        *("n_ctx", "type_k", "type_v", "weights", "kv_cache", "compute", "total", "remarks"),
+        *("n_ctx", "type_k", "type_v", "weights", "repacked", "kv_cache", "compute", "program", "total", "remarks"),
     }
     assert (result["memory"]["n_ctx"], result["memory"]["type_k"], result["memory"]["type_v"]) == (64, "q8_0", "f16")
     assert result["bos"] == {"id": 1, "text": "<s>"}

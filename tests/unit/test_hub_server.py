@@ -132,9 +132,10 @@ def test_search(hub: HubServer, api: HfApi) -> None:
     assert names(sort="last_modified", limit=1) == ["user/tiny-weights"]
     assert names(search="nothing") == []
     hub.tokens.add("hf_good")
-    found = list(api.list_models(search="private", token="hf_good"))
+    found = list(api.list_models(search="private", token="hf_good", full=True))
     assert [(model.id, model.downloads, model.tags) for model in found] == [("other/tiny-private", 0, ["gguf"])]
     assert found[0].last_modified is not None
+    assert next(iter(api.list_models())).last_modified is None  # it is told to those who ask
 
 
 @pytest.mark.parametrize("redirect_host", [False, True])

@@ -130,7 +130,7 @@ def test_memory_of_a_llama_is_what_llama_cpp_allocates(shared: Path) -> None:
     assert (memory.n_ctx, memory.kv_cache) == (2048, 1.25 * MIB)
     assert memory.compute == pytest.approx(3.5215 * MIB, rel=0.01)
     assert memory.weights == sum(tensor.bytes for tensor in tensors(path))
-    assert memory.total == memory.weights + memory.kv_cache + memory.compute
+    assert memory.total == memory.weights + memory.kv_cache + memory.compute + memory.program
 
 
 def test_the_context_that_is_asked_for() -> None:
