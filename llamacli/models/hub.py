@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+#: Statuses after which the same request may succeed: time-out, range, too early, too many.
+_PASSING = (408, 416, 425, 429)
+
+
+class PlainRefused(NetworkError):
+    """The file does not come by plain HTTP, as one that is only in Xet; asking again does not help."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file of a repository. `digest` is its sha256, or for small files outside LFS its git blob id (sha1).
@@ -155,15 +163,15 @@ def source(repository: Repository, file: RemoteFile, token: str | None = None) -
     return Source(hf_hub_url(repository.id, file.name, revision=repository.commit), headers, client())
 
 
-def fetch_with_library(repository: Repository, name: str, token: str | None = None) -> Path:
-    """Let huggingface_hub fetch a file into the cache: what plain HTTP refuses (above 50 GB) goes through Xet.
+def fetch_with_library(repository: Repository, name: str, folder: Path, token: str | None = None) -> Path:
+    """Let huggingface_hub fetch a file into a folder: what plain HTTP refuses (above 50 GB) goes through Xet.
 
     Raises what `repository` raises. The file is not hashed.
     """
     from huggingface_hub import hf_hub_download
 
     with _translated(repository.id, repository.revision):
-        return Path(hf_hub_download(repository.id, name, revision=repository.commit, token=token))
+        return Path(hf_hub_download(repository.id, name, revision=repository.commit, token=token, local_dir=folder))
 
 
 def cache_folder() -> Path:
@@ -235,6 +243,8 @@ def refused(status: int, who: str) -> Exception:
         return AccessDenied(f"{who} refused access ({status})", hint="set HF_TOKEN, or use --token")
     if status == 404:
         return ModelNotFound(f"{who} has no such file (404)")
+    if 400 <= status < 500 and status not in _PASSING:
+        return PlainRefused(f"{who} answered {status}")
     return NetworkError(f"{who} answered {status}", hint="try again later: what came is kept")
 
 

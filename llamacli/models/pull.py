@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamacli.errors import ModelNotFound, StorageError, UsageError, printable
+from llamacli.errors import ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
 from llamacli.models import hub, store, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
@@ -172,18 +173,34 @@ def _transfer(
     repository: Repository, file: RemoteFile, target: Target, token: str | None, progress: Progress | None
 ) -> None:
     if file.size <= LARGEST_OVER_HTTP:
-        fetch(hub.source(repository, file, token), target, progress)
-        return
-    from llamacli.errors import ChecksumMismatch
+        try:
+            fetch(hub.source(repository, file, token), target, progress)
+            return
+        except hub.PlainRefused:  # the library knows Xet
+            pass
+    # In a folder of its own: in the cache it would be visible before it is hashed, and want the lock that we hold.
+    staging = staging_folder(target.path)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        path = hub.fetch_with_library(repository, file.name, staging, token)
+        hasher = target.hasher()
+        with path.open("rb") as stream:
+            while data := stream.read(1 << 20):
+                hasher.update(data)
+        if hasher.hexdigest() != file.digest:
+            raise ChecksumMismatch(
+                f"{printable(file.name)}: what came is not what was promised", hint="nothing was kept; try again"
+            )
+        os.replace(path, target.path)
+        target.part.unlink(missing_ok=True)
+        target.journal.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
-    path = hub.fetch_with_library(repository, file.name, token)
-    hasher = target.hasher()
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 22):
-            hasher.update(data)
-    if hasher.hexdigest() != file.digest:
-        path.resolve().unlink()
-        raise ChecksumMismatch(f"{printable(file.name)}: what came is not what was promised", hint="try again")
+
+def staging_folder(blob: Path) -> Path:
+    """Where a file lies that huggingface_hub fetches, until it is hashed."""
+    return blob.parent.parent / f".llamacli-{blob.name[:16]}"
 
 
 def _present(blob: Path, size: int) -> bool:
@@ -213,8 +230,6 @@ def _link(pointer: Path, blob: Path) -> None:
     try:
         temporary.symlink_to(link)
     except OSError:
-        import shutil
-
         shutil.copyfile(blob, temporary)
     os.replace(temporary, pointer)
 

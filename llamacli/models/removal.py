@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -290,6 +291,9 @@ def _tidy(folder: Path, held: set[Path], stack: contextlib.ExitStack) -> None:
             return
     except StorageError:  # a link in the place of a lock
         return
+    for staging in folder.glob(".llamacli-*"):  # of a file above 50 GB whose pull was killed
+        if not staging.is_symlink():
+            shutil.rmtree(staging, ignore_errors=True)
     _remove_empty_below(snapshots)
     for place, _, names in os.walk(refs):
         for ref in (Path(place) / name for name in names):

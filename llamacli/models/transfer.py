@@ -318,7 +318,7 @@ class _Answer:
         self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
 
     def __enter__(self) -> _Answer:
-        from llamacli.models.hub import refused
+        from llamacli.models.hub import PlainRefused, refused
 
         try:
             self._response = self._stream.__enter__()
@@ -328,7 +328,7 @@ class _Answer:
         if self.status >= 400 and self.status != 416:
             refusal = refused(self.status, "the server")
             self._stream.__exit__(None, None, None)
-            if isinstance(refusal, NetworkError):
+            if isinstance(refusal, NetworkError) and not isinstance(refusal, PlainRefused):
                 raise _Again(refusal, _seconds(self.header("retry-after")))
             raise refusal
         version = self.header("etag") or self.header("last-modified")

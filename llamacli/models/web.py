@@ -1,8 +1,8 @@
 """GGUF files anywhere on the web: where their copies lie here, and how they come.
 
 https://host/path/model.gguf lies in web/host/path/model.gguf below llamacli's data folder, with a note beside it: its
-address, sha256 and version. The web promises no checksum: what came is taken for what was meant when it has the announced
-length, stayed the same version all the while, and is a whole GGUF file.
+address, sha256 and version. The web promises no checksum: what came is taken for what was meant when it has the
+announced length, stayed the same version all the while, and is a whole GGUF file.
 """
 
 from __future__ import annotations

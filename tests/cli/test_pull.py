@@ -240,6 +240,35 @@ def test_pieces_that_a_reboot_lost_come_again(hub: HubServer, environment: dict[
     assert cli("pull", REPO, env=environment).returncode == 0
 
 
+def test_what_is_too_large_for_http_goes_through_the_library_and_is_hashed(
+    hub: HubServer, environment: dict[str, str], content: bytes
+) -> None:
+    """With the bound of 50 GB set to nothing: huggingface_hub brings the file, and what it does not check, we do."""
+    code = "import llamacli.models.pull as p; p.LARGEST_OVER_HTTP = 0; from llamacli.__main__ import run; run()"
+    command = [sys.executable, "-c", code, "pull", REPO]
+    env = {**os.environ, **environment}
+    hub.faults.flip, hub.faults.flip_times = 5_000_000, 100
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (5, b""), done.stderr
+    assert list(Path(environment["HF_HUB_CACHE"]).rglob("*.gguf")) == []
+    hub.faults.flip = None
+    done = subprocess.run(command, env=env, capture_output=True, check=True)
+    assert Path(done.stdout.decode().strip()).read_bytes() == content
+
+
+def test_what_plain_http_refuses_goes_through_the_library(
+    cli: Cli, hub: HubServer, environment: dict[str, str], content: bytes
+) -> None:
+    hub.faults.status, hub.faults.status_path = 406, "/cdn/"
+    done = cli("pull", REPO, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.decode().strip()).read_bytes() == content
+    assert [path.name for path in blobs(environment)] == [hashlib.sha256(content).hexdigest()]
+    hub.faults.status, hub.faults.status_times = 406, 100
+    done = cli("pull", REPO + ":Q8_0", env=environment)
+    assert (done.returncode, done.stdout) == (4, b"")
+
+
 def test_twelve_processes_and_one_transfer(hub: HubServer, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "llamacli", "pull", REPO]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
