@@ -52,7 +52,8 @@ def _pulled(model: str, *, unasked: bool) -> Path | None:
 
     plan = task.plan(model)
     size = plan.variant.size / 1e9
-    if not unasked and not ask.yes(f"{model} is not on this machine. Pull it ({size:.2f} GB, {plan.variant.quant})?"):
+    quant = f", {plan.variant.quant}" if plan.variant.quant else ""
+    if not unasked and not ask.yes(f"{model} is not on this machine. Pull it ({size:.2f} GB{quant})?"):
         return None
     with ui.Bars(model, plan.variant.size, plan.missing) as bars:
         return task.bring(plan, bars.watch).files[0].path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: Statuses after which the same request may succeed: time-out, range, too early, too many.
 _PASSING = (408, 416, 425, 429)
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 class PlainRefused(NetworkError):
@@ -231,7 +235,9 @@ def _translated(id: str, revision: str) -> Iterator[None]:
         raise UsageError("the token holds a character that no token has", hint="copy it again") from None
     except httpx2.TimeoutException as error:
         raise NetworkError(f"the Hub does not answer, asked for {id}") from error
-    except (httpx2.HTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise
         raise NetworkError(f"the Hub cannot be reached: {printable(str(error), 200)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # a proxy's page, say, in place of JSON
         raise NetworkError(f"the Hub's answer cannot be read, asked for {id}") from error

@@ -50,6 +50,11 @@ class Target:
         version = f".{self.version}" if self.version else ""
         return self.path.with_name(f"{self.path.name}{version}.llamacli-{what}")
 
+    def forget(self) -> None:
+        """Remove what came of it, if anything did. Raises OSError."""
+        self.part.unlink(missing_ok=True)
+        self.journal.unlink(missing_ok=True)
+
     def hasher(self) -> Any:
         """A fresh hash object of the digest's kind."""
         if len(self.digest) == 40:
@@ -82,7 +87,10 @@ class Part:
         self.target = target
         self.n_pieces = -(-target.size // PIECE)
         self.have = bytearray(self.n_pieces)
+        #: Bytes that are here.
+        self.n_bytes = 0
         self._lock = threading.Lock()
+        self._closed = False
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         try:
             target.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +106,7 @@ class Part:
             number, _, crc = line.partition(b" ")
             if number.isdigit() and int(number) < self.n_pieces and not self.have[int(number)]:
                 self.have[int(number)] = b"%08x" % self._crc(int(number)) == crc
+        self.n_bytes = sum(self.length(number) for number in range(self.n_pieces) if self.have[number])
         os.ftruncate(self.file, self.target.size)
 
     def _crc(self, number: int) -> int:
@@ -109,11 +118,6 @@ class Part:
     def length(self, number: int) -> int:
         """Bytes of a piece; the last one may be shorter."""
         return min(PIECE, self.target.size - number * PIECE)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes that are here."""
-        return sum(self.length(number) for number in range(self.n_pieces) if self.have[number])
 
     def put(self, number: int, offset: int, data: memoryview) -> None:
         """Write a block of a piece, `offset` bytes from the piece's start. Raises OSError."""
@@ -127,6 +131,7 @@ class Part:
         with self._lock:
             os.write(self._journal, b"%d %08x\n" % (number, crc))
             self.have[number] = 1
+            self.n_bytes += self.length(number)
 
     def read(self, number: int) -> Iterator[bytes]:
         """A piece, in blocks. Raises OSError."""
@@ -135,13 +140,23 @@ class Part:
             yield _pread(self.file, min(BLOCK, start + self.length(number) - place), place)
 
     def close(self) -> None:
-        os.close(self.file)
-        os.close(self._journal)
+        """May be called again."""
+        if not self._closed:
+            self._closed = True
+            os.close(self.file)
+            os.close(self._journal)
+
+    def finish(self) -> None:
+        """Everything is here: give the file its final name. Raises OSError."""
+        os.fsync(self.file)
+        self.close()  # Windows renames no file that is open
+        os.replace(self.target.part, self.target.path)
+        self.target.journal.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Forget everything that came."""
-        self.target.part.unlink(missing_ok=True)
-        self.target.journal.unlink(missing_ok=True)
+        self.close()
+        self.target.forget()
 
 
 def storage_error(error: OSError, target: Target) -> StorageError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from llamacli.models import hub, store, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
 from llamacli.models.store import COMPANIONS, USUAL_QUANT
-from llamacli.models.transfer import Progress, fetch, locked
+from llamacli.models.transfer import Progress, check_space, fetch, locked
 
 #: Above this, plain HTTP is refused by the Hub's own library; bytes.
 LARGEST_OVER_HTTP = 50 * 10**9
@@ -137,6 +137,18 @@ def _folder(repository: Repository, cache: Path | None) -> Path:
     return (cache or hub.cache_folder()) / f"models--{repository.id.replace('/', '--')}"
 
 
+def prepare(repository: Repository, files: Sequence[RemoteFile]) -> None:
+    """Before the first of several files comes. Raises StorageError where not all of them fit on the disk."""
+    folder = cache(repository)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_space(folder, sum(file.size - here(repository, file) for file in files))
+        if any(file.url for file in files):
+            web.forget_other_versions(files)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror or error}") from error
+
+
 def pull_file(
     repository: Repository,
     file: RemoteFile,
@@ -157,11 +169,13 @@ def pull_file(
     blob = target.path
     lock_path = cache / ".locks" / _folder(repository, cache).name / f"{file.digest}.lock"  # the library's own
     try:
-        _inside(cache, (pointer.parent, blob.parent, lock_path.parent))
+        inside(cache, (pointer.parent, blob.parent, lock_path.parent))
         with locked(lock_path, waiting):
-            if not _present(blob, file.size):
+            if _present(blob, file.size):
+                target.forget()  # somebody else brought it, or a kill came just before this
+            else:
                 _transfer(repository, file, target, token, progress)
-            _inside(cache, (pointer.parent,))  # again: a removal of other files may have found it empty
+            inside(cache, (pointer.parent,))  # again: a removal of other files may have found it empty
             _link(pointer, blob)
             _remember(repository, cache)
     except OSError as error:
@@ -181,6 +195,7 @@ def _transfer(
     # In a folder of its own: in the cache it would be visible before it is hashed, and want the lock that we hold.
     staging = staging_folder(target.path)
     shutil.rmtree(staging, ignore_errors=True)
+    check_space(target.path.parent, file.size)
     try:
         path = hub.fetch_with_library(repository, file.name, staging, token)
         hasher = target.hasher()
@@ -192,8 +207,7 @@ def _transfer(
                 f"{printable(file.name)}: what came is not what was promised", hint="nothing was kept; try again"
             )
         os.replace(path, target.path)
-        target.part.unlink(missing_ok=True)
-        target.journal.unlink(missing_ok=True)
+        target.forget()
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -207,7 +221,7 @@ def _present(blob: Path, size: int) -> bool:
     return blob.is_file() and not blob.is_symlink() and blob.stat().st_size == size
 
 
-def _inside(cache: Path, folders: Iterable[Path]) -> None:
+def inside(cache: Path, folders: Iterable[Path]) -> None:
     """Make the folders. Raises StorageError where a link that somebody planted leads out of the cache."""
     cache.mkdir(parents=True, exist_ok=True)
     root = cache.resolve()
@@ -225,12 +239,18 @@ def _link(pointer: Path, blob: Path) -> None:
     link = os.path.relpath(blob, pointer.parent)
     if pointer.is_symlink() and os.readlink(pointer) == link:
         return
+    if not pointer.is_symlink() and _present(pointer, blob.stat().st_size):  # a copy
+        return
     temporary = pointer.with_name(f".{pointer.name}.{os.getpid()}.llamacli")
     temporary.unlink(missing_ok=True)
     try:
         temporary.symlink_to(link)
     except OSError:
-        shutil.copyfile(blob, temporary)
+        try:
+            shutil.copyfile(blob, temporary)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     os.replace(temporary, pointer)
 
 
@@ -242,7 +262,7 @@ def _remember(repository: Repository, cache: Path) -> None:
     if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
         raise UsageError(f"a revision cannot be called {printable(repository.revision)}")
     ref = _folder(repository, cache) / "refs" / Path(*parts)
-    _inside(cache, (ref.parent,))
+    inside(cache, (ref.parent,))
     temporary = ref.with_name(f".{ref.name}.{os.getpid()}.llamacli")
     temporary.write_text(repository.commit)
     os.replace(temporary, ref)

@@ -89,7 +89,8 @@ def _file(text: str) -> Path | None:
 
 def _page(text: str) -> Reference:
     """An address of the Hub: a repository's page, or a file's."""
-    parts = unquote(urlsplit("//" + _HUB_PREFIX.sub("hub/", text)).path).strip("/").split("/")
+    path = urlsplit("//" + _HUB_PREFIX.sub("hub/", text)).path
+    parts = [unquote(part) for part in path.strip("/").split("/")]  # a revision may be refs%2Fpr%2F1
     if len(parts) == 2:
         return _repository(text, "/".join(parts))
     if len(parts) > 4 and parts[2] in ("resolve", "blob", "tree"):
@@ -175,7 +176,8 @@ def locate(reference: Reference, *, complete: bool = True) -> Path | None:
         return web.locate(reference.url)
     from llamacli.models import store
 
-    found = (store.find(name, complete=complete) for name in _stored_names(reference))
+    revision = reference.revision
+    found = (store.find(name, complete=complete, revision=revision) for name in _stored_names(reference))
     return next((path for path in found if path is not None), None)
 
 

@@ -76,11 +76,12 @@ def local_models() -> list[LocalModel]:
     return sorted(found, key=lambda model: (model.source, model.name.casefold(), model.name))
 
 
-def find(name: str, *, complete: bool = True) -> Path | None:
+def find(name: str, *, complete: bool = True, revision: str | None = None) -> Path | None:
     """The file of `user/repo/file.gguf`, `user/repo[:QUANT]` or `ollama:name[:tag]`; None if it is not here complete.
 
     Without QUANT: Q4_K_M, or else the only one that is here. Case is ignored, but an exact match wins. With `complete`
-    false it may be a broken link, lack parts, or be an Ollama manifest that names no file.
+    false it may be a broken link, lack parts, or be an Ollama manifest that names no file. `revision`: a branch, tag or
+    commit of which it must be.
     """
     chosen = _first_usable if complete else _first
     if name.startswith("ollama:"):
@@ -91,9 +92,9 @@ def find(name: str, *, complete: bool = True) -> Path | None:
         base, _, quant = name.partition(":")
         for repo, folder in sorted(repositories, key=lambda row: row[0] != base):
             if repo.casefold() == base.casefold():
-                found = _quantised(_repository_models(root, repo, folder), repo, quant, chosen)
+                found = _quantised(_repository_models(root, repo, folder, revision), repo, quant, chosen)
             elif name.casefold().startswith(repo.casefold() + "/"):
-                models = _repository_models(root, repo, folder)
+                models = _repository_models(root, repo, folder, revision)
                 found = chosen(_by_name(models, repo + name[len(repo) :]))
             else:
                 continue
@@ -286,10 +287,13 @@ def _hub_models(root: Path) -> Iterator[LocalModel]:
         yield from _repository_models(root, repo, folder)
 
 
-def _repository_models(root: Path, repo: str, folder: Path) -> list[LocalModel]:
-    """One for each file name: of refs/main if it is there and sound, else of the newest snapshot."""
+def _repository_models(root: Path, repo: str, folder: Path, revision: str | None = None) -> list[LocalModel]:
+    """One for each file name: of refs/main if it is there and sound, else of the newest snapshot; or of a revision."""
     found: dict[str, LocalModel] = {}
+    commit = _commit(folder, revision) or revision if revision else None
     for snapshot in _snapshots(folder):
+        if commit and snapshot.name != commit:
+            continue
         for paths in _joined(_files(snapshot, f"**/{_GGUF}")):
             model = _model(f"{repo}/{paths[0].relative_to(snapshot).as_posix()}", paths, "huggingface", root=root)
             if model.name not in found or (found[model.name].remark and not model.remark):
@@ -297,12 +301,17 @@ def _repository_models(root: Path, repo: str, folder: Path) -> list[LocalModel]:
     return list(found.values())
 
 
+def _commit(folder: Path, revision: str) -> str:
+    """The commit that a branch or tag was when it was last pulled, "" where nobody knows."""
+    try:
+        return (folder / "refs" / revision).read_text(encoding="utf-8").strip()[:100]
+    except (OSError, ValueError):
+        return ""
+
+
 def _snapshots(folder: Path) -> list[Path]:
     """The commit of refs/main first, then the newest."""
-    try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()[:100]
-    except (OSError, ValueError):
-        commit = ""
+    commit = _commit(folder, "main")
 
     def order(path: Path) -> tuple[bool, float, str]:
         return path.name != commit, -_changed(path), path.name

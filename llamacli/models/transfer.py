@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
+import shutil
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from llamacli.errors import ChecksumMismatch, LlamacliError, NetworkError, StorageError, printable
 from llamacli.models.part import PIECE, Part, Target, storage_error
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 #: What a kill loses is at most one piece of 2 MiB for each.
 CONNECTIONS = 8
-#: Another connection joins every so many seconds, as long as fewer bytes than this come in a second: beyond, the
-#: network is not what everything waits for.
-RAMP, FAST = 0.1, 400e6
+#: Another connection joins every so many seconds, as long as each would get SLOW bytes in a second, or a cut would lose
+#: minutes, and fewer than FAST come: beyond, the network is not what everything waits for.
+RAMP, SLOW, FAST = 0.1, 128e3, 400e6
 #: Pieces that one request asks for.
 SEGMENT = 32
 #: Attempts without any progress before giving up, and seconds without a byte that count as one.
@@ -43,8 +44,10 @@ class _Work:
         self._taken = bytearray(part.have)
         self.error: Exception | None = None
         self.stopped = False
-        self.failures = 0
+        self.received = 0  # bytes, also of pieces that are not complete
+        self.ranged = False  # the server has answered with a part of the file
         self.sequential = False  # the server answers every request with the whole file
+        self._failures, self._pause_ends = 0, 0.0
 
     def take(self) -> range | None:
         """A run of pieces that nobody else fetches, None where there is none."""
@@ -63,7 +66,8 @@ class _Work:
     def open(self) -> bool:
         """Whether a further connection would find something to do."""
         with self.changed:
-            return not self.stopped and self.error is None and not self.sequential and 0 in self._taken
+            trying = not self.stopped and self.error is None and not self.sequential
+            return trying and not self._failures and 0 in self._taken
 
     def _share(self) -> int:
         """Pieces for one request: long ones, but so that all connections have something to do."""
@@ -79,7 +83,7 @@ class _Work:
         """A piece is complete."""
         self.part.complete(number, crc)
         with self.changed:
-            self.failures = 0
+            self._failures = 0
             self.changed.notify_all()
 
     def fail(self, error: Exception) -> None:
@@ -88,14 +92,21 @@ class _Work:
             self.error = self.error or error
             self.changed.notify_all()
 
-    def missed(self, error: LlamacliError) -> float:
-        """An attempt failed: seconds to wait before the next one; the last one fails for good."""
+    def missed(self, again: _Again, began: float) -> None:
+        """An attempt that began at that time failed: wait until the next one may; the last one fails for good.
+
+        All connections fail together where the network does: that is one failure, and one pause.
+        """
         with self.changed:
-            self.failures += 1
-            if self.failures >= ATTEMPTS:
-                self.error = self.error or error
+            if began >= self._pause_ends:
+                self._failures += 1
+                if self._failures >= ATTEMPTS:
+                    self.error = self.error or again.error
+                pause = max(min(0.25 * 2**self._failures, 8.0), again.seconds or 0.0)
+                self._pause_ends = time.monotonic() + min(pause, 60.0)
                 self.changed.notify_all()
-            return float(min(0.25 * 2**self.failures, 8.0))
+            seconds = self._pause_ends - time.monotonic()
+            self.changed.wait_for(lambda: self.stopped or self.error is not None, max(seconds, 0.0))
 
 
 @contextlib.contextmanager
@@ -117,23 +128,31 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
 
 
 def fetch(
-    source: Source, target: Target, progress: Progress | None = None, check: Callable[[Path], None] | None = None
+    source: Source,
+    target: Target,
+    progress: Progress | None = None,
+    check: Callable[[Path, str], None] | None = None,
 ) -> str:
     """Bring the file to `target.path`, resuming what is there, and return its digest. The caller holds the lock.
 
-    Raises NetworkError and StorageError, after which the part stays; ChecksumMismatch, and what `check` raises for the
-    whole part, after which it is gone; AccessDenied, ModelNotFound.
+    `check` is told the whole part and its digest before it becomes visible. Raises NetworkError and StorageError, after
+    which the part stays; ChecksumMismatch, and what `check` raises, after which it is gone; AccessDenied and
+    ModelNotFound.
     """
     part, threads = Part(target), list[threading.Thread]()
     try:
-        _check_space(part)
+        check_space(target.path.parent, target.size - part.n_bytes)
         work = _Work(part)
+        # What has neither a digest nor a version cannot be put together from several answers.
+        work.sequential = not target.digest and not source.version
         digest = _Digest(work)
         digest.start()
         try:
             _connect(source, work, threads, progress)
             if work.sequential and work.error is None:
-                _whole(source, work)
+                threads.append(threading.Thread(target=_whole, args=(source, work), daemon=True))
+                threads[-1].start()
+                _wait(work, threads[-1:], part, progress)
             _wait(work, [digest], part, progress)
         finally:
             work.stopped = True
@@ -148,18 +167,21 @@ def fetch(
     finally:
         if not any(thread.is_alive() for thread in threads):  # one that waits for a silent server may write yet
             part.close()
+            if not part.n_bytes:
+                with contextlib.suppress(OSError):
+                    target.forget()
 
 
 def _connect(source: Source, work: _Work, threads: list[threading.Thread], progress: Progress | None) -> None:
     """Fetch over one connection, then more; until all have ended."""
-    part, before = work.part, work.part.n_bytes
     began = time.monotonic()
     while True:
-        seconds = max(time.monotonic() - began, 1e-3)
-        if len(threads) < CONNECTIONS and work.open() and (part.n_bytes - before) / seconds < FAST:
+        speed = work.received / max(time.monotonic() - began, 1e-3)
+        wanted = not threads or (len(threads) < CONNECTIONS and SLOW * (len(threads) + 1) <= speed < FAST)
+        if wanted and work.open():
             threads.append(threading.Thread(target=_connection, args=(source, work), daemon=True))
             threads[-1].start()
-        _wait(work, threads, part, progress, RAMP)
+        _wait(work, threads, work.part, progress, RAMP)
         if work.error is not None or not any(thread.is_alive() for thread in threads):
             return
 
@@ -176,7 +198,7 @@ def _wait(
             progress(part.n_bytes, part.target.size)
 
 
-def _finish(part: Part, digest: str, check: Callable[[Path], None] | None) -> None:
+def _finish(part: Part, digest: str, check: Callable[[Path, str], None] | None) -> None:
     """Make the file visible under its final name, if it is the right one."""
     target = part.target
     if target.digest and digest != target.digest:
@@ -185,16 +207,14 @@ def _finish(part: Part, digest: str, check: Callable[[Path], None] | None) -> No
             f"what came is not what was promised: digest {digest[:16]}…, wanted {target.digest[:16]}…",
             hint="nothing was kept; try again",
         )
-    if check is not None:
-        try:
-            check(target.part)
-        except LlamacliError:
-            part.remove()
-            raise
     try:
-        os.fsync(part.file)
-        os.replace(target.part, target.path)
-        target.journal.unlink(missing_ok=True)
+        if check is not None:
+            try:
+                check(target.part, digest)
+            except LlamacliError:
+                part.remove()
+                raise
+        part.finish()
     except OSError as error:
         raise storage_error(error, target) from error
 
@@ -226,14 +246,12 @@ class _Digest(threading.Thread):
 def _connection(source: Source, work: _Work) -> None:
     """One connection: take pieces and fetch them until none is left."""
     while (pieces := work.take()) is not None:
+        began = time.monotonic()
         try:
             _fetch_pieces(source, work, pieces)
         except _Again as again:
             work.give_back(pieces)
-            pause = again.seconds if again.seconds is not None else 0.0
-            pause = max(pause, work.missed(again.error))
-            with work.changed:
-                work.changed.wait_for(lambda: work.stopped or work.error is not None, min(pause, 60.0))
+            work.missed(again, began)
         except OSError as error:
             work.fail(storage_error(error, work.part.target))
         except Exception as error:
@@ -255,7 +273,10 @@ def _fetch_pieces(source: Source, work: _Work, pieces: range) -> None:
     headers = {**source.headers, "Range": f"bytes={start}-{end - 1}"}
     with _Answer(source, headers) as answer:
         if answer.status == 200:
+            answer.check_length(work.part.target.size)
             with work.changed:
+                if work.ranged:  # some cache on the way knows none; begin anew only where nobody does
+                    raise _Again(NetworkError("the server sent the whole file in place of a part"))
                 work.sequential = True
             return
         if answer.status != 206:
@@ -263,24 +284,29 @@ def _fetch_pieces(source: Source, work: _Work, pieces: range) -> None:
         if answer.header("content-range") != f"bytes {start}-{end - 1}/{work.part.target.size}":
             got = printable(answer.header("content-range"), 60)
             raise _Again(NetworkError(f"the server sent another part of the file, or another file: {got}"))
+        work.ranged = True
         _store(answer, work, pieces)
 
 
 def _whole(source: Source, work: _Work) -> None:
     """The file from its beginning, for servers that know no ranges; pieces that are here are passed over."""
-    while work.error is None and 0 in work.part.have:
+    part = work.part
+    while work.error is None and not work.stopped and 0 in part.have:
+        began = time.monotonic()
         try:
             with _Answer(source, source.headers) as answer:
                 if answer.status != 200:
                     raise _Again(NetworkError(f"the server answered {answer.status}"))
-                length = answer.header("content-length")
-                if length and length != str(work.part.target.size):
-                    raise _Again(NetworkError(f"the server offers {length} bytes, not {work.part.target.size}"))
-                _store(answer, work, range(work.part.n_pieces))
+                answer.check_length(part.target.size)
+                _store(answer, work, range(part.n_pieces))
         except _Again as again:
-            time.sleep(min(max(again.seconds or 0.0, work.missed(again.error)), 60.0))
+            if not part.target.digest and not source.version and part.n_bytes:
+                work.fail(again.error)  # a second answer may be another file
+            work.missed(again, began)
         except OSError as error:
-            work.fail(storage_error(error, work.part.target))
+            work.fail(storage_error(error, part.target))
+        except Exception as error:
+            work.fail(error)
 
 
 def _store(answer: _Answer, work: _Work, pieces: range) -> None:
@@ -294,6 +320,7 @@ def _store(answer: _Answer, work: _Work, pieces: range) -> None:
         while rest and number < pieces.stop:
             block = rest[: part.length(number) - offset]
             rest = rest[len(block) :]
+            work.received += len(block)
             if not part.have[number]:
                 part.put(number, offset, block)
                 crc = zlib.crc32(block, crc)
@@ -302,6 +329,10 @@ def _store(answer: _Answer, work: _Work, pieces: range) -> None:
                 if not part.have[number]:
                     work.done(number, crc)
                 number, offset, crc = number + 1, 0, 0
+        if rest:  # more than was asked for, perhaps without end
+            if pieces.stop == part.n_pieces and not part.target.digest:
+                raise _Again(NetworkError("more came than the server had announced"))
+            return
     if number < pieces.stop:
         raise _Again(NetworkError("the connection ended too early"))
 
@@ -314,7 +345,7 @@ class _Answer:
 
         self._errors = (httpx2.HTTPError, httpx2.StreamError)
         timeout = httpx2.Timeout(SILENCE)
-        self._version = source.version
+        self._version, self._asked = source.version, (urlsplit(source.url).scheme, urlsplit(source.url).hostname or "")
         self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
 
     def __enter__(self) -> _Answer:
@@ -331,6 +362,10 @@ class _Answer:
             if isinstance(refusal, NetworkError) and not isinstance(refusal, PlainRefused):
                 raise _Again(refusal, _seconds(self.header("retry-after")))
             raise refusal
+        for hop in (*self._response.history, self._response):
+            if unsafe(hop.url.scheme, hop.url.host) and not unsafe(*self._asked):
+                self._stream.__exit__(None, None, None)
+                raise NetworkError("the server leads from https to plain http")
         version = self.header("etag") or self.header("last-modified")
         if self._version and version and version != self._version:
             self._stream.__exit__(None, None, None)
@@ -343,6 +378,12 @@ class _Answer:
     def header(self, name: str) -> str:
         return str(self._response.headers.get(name, ""))
 
+    def check_length(self, size: int) -> None:
+        """Whether the whole file is announced, if anything is."""
+        length = self.header("content-length")
+        if length and length != str(size):
+            raise _Again(NetworkError(f"the server offers {length} bytes, not {size}"))
+
     def blocks(self) -> Any:
         try:
             yield from self._response.iter_raw()
@@ -354,14 +395,16 @@ def _seconds(text: str) -> float | None:
     return float(text) if text.isdigit() else None
 
 
-def _check_space(part: Part) -> None:
-    """Raises StorageError where what is missing does not fit."""
-    import shutil
+def unsafe(scheme: str, host: str) -> bool:
+    """Whether what comes from there could be somebody else's: plain http, but not from this machine."""
+    return scheme != "https" and host not in ("localhost", "127.0.0.1", "::1")
 
-    needed = part.target.size - part.n_bytes
-    free = shutil.disk_usage(part.target.part.parent).free
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises StorageError where so many bytes do not fit into a folder that is there."""
+    free = shutil.disk_usage(folder).free
     if needed + min(MARGIN, needed // 10) > free:
         raise StorageError(
-            f"{needed:,} bytes are needed, and {free:,} are free in {part.target.path.parent}",
+            f"{needed:,} bytes are needed, and {free:,} are free in {folder}",
             hint="make room and pull again: what came is kept",
         )

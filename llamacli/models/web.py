@@ -7,40 +7,46 @@ announced length, stayed the same version all the while, and is a whole GGUF fil
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from llamacli import paths
-from llamacli.errors import BadModelFile, ModelNotFound, NetworkError, StorageError, UsageError, printable
+from llamacli.errors import AccessDenied, BadModelFile, ModelNotFound, NetworkError, StorageError, UsageError, printable
 from llamacli.models import hub, store
 from llamacli.models.gguf import read_header
 from llamacli.models.hub import RemoteFile, Repository, Source
 from llamacli.models.part import Target, storage_error
-from llamacli.models.transfer import Progress, fetch, locked
+from llamacli.models.transfer import Progress, fetch, locked, unsafe
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: The number of a part in an address.
+_NUMBER = re.compile(r"-\d{5}(?=-of-\d{5}\.gguf)", re.IGNORECASE)
 
 
 def place(url: str) -> Path:
-    """Where the copy of a GGUF file's address lies. Raises UsageError for what is no address of one."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise UsageError(f"{printable(url, 200)}: models come over https", hint="https://… or a file's path")
-    if parts.username or parts.password:
+    """Where the copy of a GGUF file's address lies; its query does not count. Raises UsageError for other addresses."""
+    try:
+        parts = urlsplit(url)
+        secret, port, host = parts.username or parts.password, parts.port, parts.hostname or ""
+        names = unquote(parts.path, errors="strict").strip("/").split("/")
+        host.encode("idna" if not host.isascii() else "ascii")
+    except ValueError as error:  # UnicodeError too
+        raise UsageError(f"{printable(url, 200)} is no address") from error
+    if secret:
         raise UsageError("an address with a password in it is refused", hint="it would end up in histories and logs")
-    names = unquote(parts.path).strip("/").split("/")
+    if parts.scheme not in ("http", "https") or unsafe(parts.scheme, host):
+        raise UsageError(f"{printable(url, 200)}: models come over https", hint="https://… or a file's path")
     if not names[-1].lower().endswith(".gguf"):
         raise UsageError(f"{printable(url, 200)} is no address of a GGUF file", hint="it would end in .gguf")
-    host = (parts.hostname or "").replace(":", "_") + (f"_{parts.port}" if parts.port else "")
-    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in (host, *names)):
+    folder = host.replace(":", "_") + (f"_{port}" if port else "")
+    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in (folder, *names)):
         raise UsageError(f"{printable(url, 200)} names a file that would leave the store")
-    return store.web_folder().joinpath(host, *names)
+    return store.web_folder().joinpath(folder, *names)
 
 
 def locate(url: str) -> Path | None:
@@ -54,27 +60,38 @@ def repository(url: str) -> Repository:
 
     Raises UsageError, ModelNotFound, AccessDenied, NetworkError.
     """
-    path, base = place(url), url.partition("?")[0].partition("#")[0].rpartition("/")[0]
-    files = [_ask(url.replace(quote(path.name), quote(part.name)), part) for part in store.parts(path)]
-    return Repository(base, "", "", tuple(files))
+    path, (start, mark, query) = place(url), url.partition("?")
+    addresses = [_NUMBER.sub(f"-{number:05}", start) + mark + query for number in range(1, len(store.parts(path)) + 1)]
+    files = [_ask(each) for each in (addresses if len(addresses) > 1 else [url])]
+    return Repository(start.partition("#")[0].rpartition("/")[0], "", "", tuple(files))
 
 
-def _ask(url: str, path: Path) -> RemoteFile:
+def _ask(url: str) -> RemoteFile:
     import httpx2
 
+    path = place(url)
     if hub.offline():
         raise NetworkError(f"{path.name} is not here, and the network is forbidden", hint="unset HF_HUB_OFFLINE")
-    shown = printable(url, 200)
+    shown, client = printable(url, 200), hub.client()
     try:
-        answer = hub.client().head(url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=30)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        settings: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}, "follow_redirects": True, "timeout": 30}
+        answer = client.head(url, **settings)
+        length = answer.headers.get("content-length", "")
+        if answer.status_code in (403, 405, 501):  # a signed address is for one method only
+            settings["headers"] = {**settings["headers"], "Range": "bytes=0-0"}
+            with client.stream("GET", url, **settings) as answer:
+                total = answer.headers.get("content-range", "").rpartition("/")[2]
+                length = total if answer.status_code == 206 else answer.headers.get("content-length", "")
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as error:
         raise NetworkError(f"{shown} cannot be reached: {printable(str(error), 200)}") from error
     if answer.status_code == 404:
         raise ModelNotFound(f"{shown} does not exist (404)")
+    if answer.status_code in (401, 403):
+        raise AccessDenied(f"{shown}: access is refused ({answer.status_code})", hint="download it, then name the file")
     if answer.status_code >= 400:
         raise hub.refused(answer.status_code, urlsplit(url).hostname or "the server")
-    place(f"{answer.url.scheme}://{answer.url.host}/x.gguf")  # no redirect to plain http
-    length = answer.headers.get("content-length", "")
+    if any(unsafe(hop.url.scheme, hop.url.host) for hop in (*answer.history, answer)):
+        raise NetworkError(f"{shown} leads from https to plain http")
     if not length.isdigit() or int(length) == 0:
         raise NetworkError(f"{shown}: the server does not say how large the file is")
     version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
@@ -97,17 +114,37 @@ def pull_file(
     """
     wanted = target(file)
     path = wanted.path
+
+    def check(part: Path, digest: str) -> None:
+        _check(part)
+        _note(path, {"url": (file.url or "").partition("?")[0], "sha256": digest, "version": wanted.version})
+
     _inside(path.parent)
     try:
-        lock(path).parent.mkdir(parents=True, exist_ok=True)
         with locked(lock(path), waiting):
             if not present(file):
-                _forget_other_versions(wanted)
-                digest = fetch(source, wanted, progress, _check)
-                _note(path, {"url": file.url, "sha256": digest, "version": wanted.version})
+                if not file.version:  # nobody knows of which version the parts are
+                    wanted.forget()
+                fetch(source, wanted, progress, check)
     except OSError as error:
         raise storage_error(error, wanted) from error
     return path
+
+
+def forget_other_versions(files: Sequence[RemoteFile]) -> None:
+    """Remove copies and parts of other versions, before the first new one comes: a split model must not be mixed."""
+    for file in files:
+        wanted = target(file)
+        if not wanted.path.parent.is_dir():
+            continue
+        _inside(wanted.path.parent)
+        with locked(lock(wanted.path)):
+            if not present(file):
+                wanted.path.unlink(missing_ok=True)
+                sidecar(wanted.path).unlink(missing_ok=True)
+            for path in leftovers(wanted.path):
+                if path not in (wanted.part, wanted.journal):
+                    path.unlink(missing_ok=True)
 
 
 def present(file: RemoteFile) -> bool:
@@ -131,8 +168,10 @@ def _noted(path: Path, what: str) -> str:
 
 
 def lock(path: Path) -> Path:
-    """The lock file of a copy."""
-    return paths.cache() / "locks" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.lock"
+    """The lock file of a copy; its folder is made."""
+    folder = paths.cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.lock"
 
 
 def sidecar(path: Path) -> Path:
@@ -165,19 +204,15 @@ def _check(path: Path) -> None:
         raise BadModelFile(reason, hint="nothing was kept; is this the file's own address?") from error
 
 
-def _forget_other_versions(target: Target) -> None:
-    for path in leftovers(target.path):
-        if path not in (target.part, target.journal):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
 def _inside(parent: Path) -> None:
     """Make the folders. Raises StorageError where a link that somebody planted leads out of the store."""
-    root = store.web_folder()
+    root = current = store.web_folder()
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
+        for name in parent.relative_to(root).parts:
+            current = current / name
+            if not current.resolve().is_relative_to(root.resolve()):
+                raise StorageError(f"{current} is a link that leads out of the store", hint="remove it")
+            current.mkdir(exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{parent}: {error.strerror or error}") from error
-    if not parent.resolve().is_relative_to(root.resolve()):
-        raise StorageError(f"{parent} is a link that leads out of the store", hint="remove it")
+        raise StorageError(f"{current}: {error.strerror or error}") from error

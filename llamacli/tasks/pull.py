@@ -111,6 +111,7 @@ def plan(name: str, *, revision: str | None = None, token: str | None = None) ->
 def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
     """Bring what is missing. Raises what `plan` raises, StorageError and ChecksumMismatch."""
     total, before, fetched = plan.variant.size, 0, 0
+    pull.prepare(plan.repository, plan.variant.files)
     files = []
     for file in plan.variant.files:
 

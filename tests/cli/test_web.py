@@ -82,10 +82,9 @@ def test_a_cut_transfer_resumes_and_another_version_begins_anew(
 def test_a_file_that_changes_while_it_comes_is_refused(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
     web.faults.change_etag_after, web.faults.change_in_place = 1, True
     done = cli("pull", address(web), env=environment)
-    if done.returncode:
-        assert (done.returncode, done.stdout) == (4, b"")
-        assert b"changed while it came" in done.stderr
-        assert not [name for name in stored(environment) if name.endswith(".gguf")]
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert b"changed while it came" in done.stderr
+    assert not [name for name in stored(environment) if name.endswith(".gguf")]
 
 
 def test_what_is_no_gguf_is_code_6_and_not_kept(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
@@ -94,11 +93,18 @@ def test_what_is_no_gguf_is_code_6_and_not_kept(cli: Cli, web: HubServer, enviro
     assert stored(environment) == []
 
 
-def test_shards_of_an_address_come_together(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    names = [f"big-0000{i}-of-00002.gguf" for i in (1, 2)]
-    web.add("user/files", dict.fromkeys(names, TINY))
-    done = json.loads(cli("pull", "--json", address(web, names[0]), env=environment).stdout)
+def test_shards_of_an_address_come_together_and_never_mix(
+    cli: Cli, web: HubServer, environment: dict[str, str]
+) -> None:
+    names = [f"a+b(c)-0000{i}-of-00002.gguf" for i in (1, 2)]
+    web.add("user/files", {name: TINY.read_bytes()[:-1] + name[7:12].encode()[-1:] for name in names})
+    done = json.loads(cli("pull", "--json", address(web, names[1]), env=environment).stdout)
     assert [file["name"] for file in done["files"]] == names
+    assert [Path(file["path"]).read_bytes()[-1:] for file in done["files"]] == [b"1", b"2"]
+    web.add("user/files", {names[0]: TINY.read_bytes()[:-1] + b"x", names[1]: b"<html>"})
+    assert cli("pull", address(web, names[0]), env=environment).returncode == 6
+    missing = cli("tokens", "--count", "-m", address(web, names[0]), "Hello", env=environment)
+    assert missing.returncode == 3
 
 
 def test_dry_run_of_an_address(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
@@ -115,6 +121,10 @@ def test_dry_run_of_an_address(cli: Cli, web: HubServer, environment: dict[str, 
         ("ftp://example.com/model.gguf", "over https"),
         ("https://example.com/model.safetensors", "no address of a GGUF file"),
         ("https://me:secret@example.com/model.gguf", "password"),
+        ("ftp://me:secret@example.com/model.gguf", "password"),
+        ("https://example.com:port/model.gguf", "no address"),
+        ("https://[bad/model.gguf", "no address"),
+        ("https://example.com/%ff.gguf", "no address"),
         ("https://example.com/%2e%2e/%2e%2e/model.gguf", "would leave the store"),
         ("https://example.com/a%5cb.gguf", "would leave the store"),
     ],

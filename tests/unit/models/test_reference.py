@@ -57,7 +57,7 @@ def test_forms(text: str, wanted: Reference) -> None:
         ("a/b/c", ModelNotFound, "no such file"),
         ("../x/y.gguf", ModelNotFound, "no such file"),
         ("user/re..po", ModelNotFound, "no such file"),
-        ("https://example.org/x.gguf", UsageError, "huggingface.co"),
+        ("https://example.org/x.zip", UsageError, "no address of a GGUF file"),
         ("https://huggingface.co/user", UsageError, "user/repo"),
         ("qwen3.5:0.8", ModelNotFound, "there is no model"),
         ("nonsense", ModelNotFound, "there is no model"),
