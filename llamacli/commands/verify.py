@@ -15,7 +15,8 @@ def verify(
 ) -> None:
     """Check models' files against their checksums.
 
-    The Hub cache and Ollama keep one of each file. Of other files the header is checked, and that no tensor is missing.
+    The Hub cache and Ollama keep one of each file, and llamacli one of what came from an address. Of other files the
+    header is checked, and that no tensor is missing.
 
     Examples:
 

@@ -44,6 +44,8 @@ class Shape:
     n_embd: int
     n_ff: int
     n_vocab: int
+    #: The output is the embeddings: a device gets a copy of them.
+    tied: bool = False
 
     @property
     def n_layer(self) -> int:
@@ -73,7 +75,8 @@ class Shape:
                 layers[n_layer] += tensor.n_bytes
             elif tensor.name == "token_embd.weight":
                 embeddings = tensor.n_bytes
-        if not any(tensor.name == "output.weight" for tensor in tensors):
+        tied = not any(tensor.name == "output.weight" for tensor in tensors)
+        if tied:
             layers[n_layer] += embeddings  # tied: the device gets its own copy
         return cls(
             layer_bytes=tuple(layers),
@@ -82,6 +85,7 @@ class Shape:
             n_embd=n_embd,
             n_ff=number("feed_forward_length", 4 * n_embd),
             n_vocab=n_vocab,
+            tied=tied,
         )
 
     def kv_bytes(self, n_ctx: int, type_k: str, type_v: str) -> int:

@@ -173,7 +173,7 @@ def locate(reference: Reference, *, complete: bool = True) -> Path | None:
     if reference.url is not None:
         from llamacli.models import web
 
-        return web.locate(reference.url)
+        return web.locate(reference.url, complete=complete)
     from llamacli.models import store
 
     revision = reference.revision

@@ -98,7 +98,7 @@ def _range(source: Source, start: int, end: int, file: RemoteFile) -> bytes:
                 if not isinstance(refusal, NetworkError):
                     raise refusal
                 after = str(answer.headers.get("retry-after", ""))
-                raise _Again(refusal, float(after) if after.isdigit() else 0.5)
+                raise _Again(refusal, float(after) if after.isascii() and after.isdigit() else 0.5)
             got = str(answer.headers.get("content-range", ""))
             if answer.status_code == 206 and got != f"bytes {start}-{end - 1}/{file.size}":
                 raise _Again(NetworkError(f"the server sent another part, or another file: {printable(got, 60)}"))

@@ -205,6 +205,11 @@ def _unfinished(meant: Reference) -> Removal:
             _inside(folder / "blobs", root)
             _inside(root / ".locks" / folder.name, root)
             if leftovers := _leftovers(folder):
+                if meant.quant or meant.file:  # nobody knows of which file they are
+                    raise ModelNotFound(
+                        f"{printable(meant.text)} is not here, only something unfinished of {repository}",
+                        hint=f"llamacli rm {repository} removes all that interrupted pulls of it left",
+                    )
                 locks = _lock_files(folder, {each.name.partition(".")[0] for each in leftovers})
                 return Removal(
                     meant.text,
@@ -357,7 +362,7 @@ def _digests(manifest: Path) -> set[str] | None:
 
 def _local_files(text: str, source: str, path: Path, root: Path | None) -> Removal:
     """A file, with all parts of a split model."""
-    if source == "file" and path.suffix.lower() != ".gguf" and not _is_gguf(path):
+    if source != "ollama" and path.suffix.lower() != ".gguf" and not _is_gguf(path):
         raise UsageError(f"{printable(text)} is no GGUF file", hint="rm removes models only")
     if root is not None:
         _inside(path.parent, root)

@@ -70,9 +70,8 @@ def local_models() -> list[LocalModel]:
         found += _folder_models(root, f"*/*/{_GGUF}", "lmstudio")
     for root in _different(ollama_folders()):
         found += _ollama_models(root)
-    for path in _files(web_folder(), f"*/**/{_GGUF}"):
-        if parts(path)[0] == path:
-            found.append(_model(_address(path), parts(path), "web"))
+    for paths in _joined(_files(web_folder(), f"*/**/{_GGUF}")):
+        found.append(_model(address(paths[0]), paths, "web", root=web_folder()))
     return sorted(found, key=lambda model: (model.source, model.name.casefold(), model.name))
 
 
@@ -152,11 +151,11 @@ def web_folder() -> Path:
     return data_folder() / "web"
 
 
-def _address(path: Path) -> str:
+def address(path: Path) -> str:
     """The address of a file in web_folder(), as -m takes it."""
     host, *rest = path.relative_to(web_folder()).parts
     host = re.sub(r"_(\d+)$", r":\1", host)
-    return f"https://{host}/{quote('/'.join(rest))}"
+    return f"https://{quote(os.fsencode(host), safe=':')}/{quote(os.fsencode('/'.join(rest)))}"
 
 
 def source(path: Path) -> tuple[str, Path, Path | None]:

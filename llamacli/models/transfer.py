@@ -111,9 +111,13 @@ class _Work:
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold this lock file; `waiting` is called once where another process holds it. Raises OSError."""
+    """Hold this lock file, whose folder is made. `waiting` is called once where another process holds it.
+
+    Raises OSError.
+    """
     from filelock import FileLock, Timeout
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -131,11 +135,11 @@ def fetch(
     source: Source,
     target: Target,
     progress: Progress | None = None,
-    check: Callable[[Path, str], None] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> str:
     """Bring the file to `target.path`, resuming what is there, and return its digest. The caller holds the lock.
 
-    `check` is told the whole part and its digest before it becomes visible. Raises NetworkError and StorageError, after
+    `check` sees the whole part before it becomes visible. Raises NetworkError and StorageError, after
     which the part stays; ChecksumMismatch, and what `check` raises, after which it is gone; AccessDenied and
     ModelNotFound.
     """
@@ -198,7 +202,7 @@ def _wait(
             progress(part.n_bytes, part.target.size)
 
 
-def _finish(part: Part, digest: str, check: Callable[[Path, str], None] | None) -> None:
+def _finish(part: Part, digest: str, check: Callable[[Path], None] | None) -> None:
     """Make the file visible under its final name, if it is the right one."""
     target = part.target
     if target.digest and digest != target.digest:
@@ -210,7 +214,7 @@ def _finish(part: Part, digest: str, check: Callable[[Path, str], None] | None) 
     try:
         if check is not None:
             try:
-                check(target.part, digest)
+                check(target.part)
             except LlamacliError:
                 part.remove()
                 raise
@@ -392,7 +396,7 @@ class _Answer:
 
 
 def _seconds(text: str) -> float | None:
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def unsafe(scheme: str, host: str) -> bool:

@@ -49,10 +49,12 @@ def place(url: str) -> Path:
     return store.web_folder().joinpath(folder, *names)
 
 
-def locate(url: str) -> Path | None:
-    """The copy that is here, None where there is none, or not all parts. Raises UsageError."""
+def locate(url: str, *, complete: bool = True) -> Path | None:
+    """The copy that is here; None where there is none or, with `complete`, not all parts. Raises UsageError."""
     path = place(url)
-    return path if all(part.is_file() for part in store.parts(path)) else None
+    parts = store.parts(path)
+    here = all(part.is_file() for part in parts) if complete else any(map(os.path.lexists, parts))
+    return path if here else None
 
 
 def repository(url: str) -> Repository:
@@ -92,7 +94,7 @@ def _ask(url: str) -> RemoteFile:
         raise hub.refused(answer.status_code, urlsplit(url).hostname or "the server")
     if any(unsafe(hop.url.scheme, hop.url.host) for hop in (*answer.history, answer)):
         raise NetworkError(f"{shown} leads from https to plain http")
-    if not length.isdigit() or int(length) == 0:
+    if not (length.isascii() and length.isdigit()) or int(length) == 0:
         raise NetworkError(f"{shown}: the server does not say how large the file is")
     version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
     return RemoteFile(path.name, int(length), "", url, version)
@@ -115,9 +117,9 @@ def pull_file(
     wanted = target(file)
     path = wanted.path
 
-    def check(part: Path, digest: str) -> None:
+    def check(part: Path) -> None:
         _check(part)
-        _note(path, {"url": (file.url or "").partition("?")[0], "sha256": digest, "version": wanted.version})
+        sidecar(path).unlink(missing_ok=True)  # what it says is of an older file
 
     _inside(path.parent)
     try:
@@ -125,21 +127,22 @@ def pull_file(
             if not present(file):
                 if not file.version:  # nobody knows of which version the parts are
                     wanted.forget()
-                fetch(source, wanted, progress, check)
+                digest = fetch(source, wanted, progress, check)
+                _note(path, {"url": (file.url or "").partition("?")[0], "sha256": digest, "version": wanted.version})
     except OSError as error:
         raise storage_error(error, wanted) from error
     return path
 
 
 def forget_other_versions(files: Sequence[RemoteFile]) -> None:
-    """Remove copies and parts of other versions, before the first new one comes: a split model must not be mixed."""
+    """Remove parts of other versions; and copies of a split model, before the first new one comes: never mix them."""
     for file in files:
         wanted = target(file)
         if not wanted.path.parent.is_dir():
             continue
         _inside(wanted.path.parent)
         with locked(lock(wanted.path)):
-            if not present(file):
+            if len(files) > 1 and not present(file):
                 wanted.path.unlink(missing_ok=True)
                 sidecar(wanted.path).unlink(missing_ok=True)
             for path in leftovers(wanted.path):
@@ -156,7 +159,8 @@ def present(file: RemoteFile) -> bool:
 
 def checksum(path: Path) -> str | None:
     """The sha256 that was noted when this file came, None for a file that is none of ours."""
-    digest = _noted(path, "sha256") if path.is_relative_to(store.web_folder()) else ""
+    source, spelled, _ = store.source(path)
+    digest = _noted(spelled, "sha256") if source == "web" else ""
     return digest if re.fullmatch(r"[0-9a-f]{64}", digest) else None
 
 
@@ -168,10 +172,8 @@ def _noted(path: Path, what: str) -> str:
 
 
 def lock(path: Path) -> Path:
-    """The lock file of a copy; its folder is made."""
-    folder = paths.cache() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.lock"
+    """The lock file of a copy."""
+    return paths.cache() / "locks" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.lock"
 
 
 def sidecar(path: Path) -> Path:

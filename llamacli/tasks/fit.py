@@ -90,6 +90,7 @@ def fit(memory: Memory, shape: Shape, machine: Machine) -> Fit:
     if layers and not any(gpu.kind == "igpu" or gpu.backend.lower() in _UNIFIED for gpu in machine.gpus):
         blocks = min(layers - 1, shape.n_layer)
         moved = sum(shape.layer_bytes[shape.n_layer - blocks : shape.n_layer])
+        moved += 0 if shape.tied else shape.layer_bytes[-1]
         needed -= min(moved, memory.weights) + memory.kv_cache * blocks // shape.n_layer
     return Fit(_verdict(needed, 0 if layers else memory.repacked, machine.ram), needed, layers, shape.n_layer + 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from llamacli import signals
 from llamacli.errors import UsageError, printable
 from llamacli.models import removal
 from llamacli.models.removal import Removal
+from llamacli.models.store import hub_cache
 
 _OWNERS = {
     "ollama": "a model of Ollama's",
@@ -51,7 +53,8 @@ def plan(models: Sequence[str], *, force: bool = False) -> tuple[Removal, ...]:
     plans: list[Removal] = []
     for model in models:
         planned = removal.plan(model, plans)
-        if planned.source in _OWNERS and not force:
+        other = planned.root is not None and planned.source == "huggingface" and not _same(planned.root, hub_cache())
+        if (planned.source in _OWNERS or other) and not force:
             raise _refusal(planned)
         if not any({*planned.files} == {*other.files} for other in plans):  # named twice
             plans.append(planned)
@@ -80,4 +83,8 @@ def _refusal(planned: Removal) -> UsageError:
     hint = "--force removes it all the same"
     if planned.source == "ollama" and planned.model.startswith("ollama:"):
         hint = f"`ollama rm {model.removeprefix('ollama:')}` is the better way; {hint}"
-    return UsageError(f"{model} is {_OWNERS[planned.source]}", hint=hint)
+    return UsageError(f"{model} is {_OWNERS.get(planned.source, _OWNERS['llama.cpp'])}", hint=hint)
+
+
+def _same(folder: Path, other: Path) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)

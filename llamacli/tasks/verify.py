@@ -22,6 +22,7 @@ from llamacli.errors import (
     ChecksumMismatch,
     LlamacliError,
     ModelNotFound,
+    SomeItemsFailed,
     StorageError,
     UsageError,
     printable,
@@ -106,9 +107,15 @@ def verify(targets: Sequence[Target], progress: Progress | None = None) -> tuple
 
 
 def refuse_damaged(rows: Sequence[Checked]) -> None:
-    """Raises ChecksumMismatch where something is damaged or missing, with how to bring it anew."""
+    """Raises ChecksumMismatch where something is damaged or missing, with how to bring it anew.
+
+    SomeItemsFailed where there is only something that could not be read.
+    """
     wrong = [row for row in rows if row.state in ("damaged", "missing")]
     if not wrong:
+        unread = sum(row.detail.startswith("cannot be read") for row in rows)
+        if unread:
+            raise SomeItemsFailed(f"{unread} of {len(rows)} files could not be read", hint="who owns them?")
         return
     models = list(dict.fromkeys(row.model for row in wrong))
     what = "damaged" if any(row.state == "damaged" for row in wrong) else "not whole"
@@ -118,12 +125,12 @@ def refuse_damaged(rows: Sequence[Checked]) -> None:
 
 def _remedy(row: Checked) -> str:
     """How the first of the damaged models is brought anew."""
-    source, _, _ = store.source(row.file)
+    source, place, _ = store.source(row.file)
     if name := store.hub_name(store.parts(row.file)[0]):
         shown = printable(shlex.quote(name))
         return f"llamacli rm {shown} && llamacli pull {shown}"
     if source == "web":
-        shown = printable(shlex.quote(row.model))
+        shown = printable(shlex.quote(store.address(store.parts(place)[0])))
         return f"llamacli rm {shown} && llamacli pull {shown}"
     if source == "ollama" and row.model.startswith("ollama:"):
         name = printable(shlex.quote(row.model.removeprefix("ollama:")))
@@ -165,7 +172,7 @@ def _check(path: Path, whole: bool, progress: Progress) -> tuple[State, str]:
     try:
         _check_header(read_header(path), whole)
     except StorageError as error:
-        return "unchecked", error.message
+        return "unchecked", f"cannot be read: {error.message}"
     except LlamacliError as error:
         return "damaged", _without_path(error, path)
     return "unchecked", "no checksum is known; its header is sound, and it holds all tensors"

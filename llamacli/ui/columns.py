@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from llamacli.ui.output import Output, colours
 from llamacli.ui.sanitize import for_terminal
 
-_ON_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+ON_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def show(
@@ -20,7 +20,7 @@ def show(
     below: Sequence[str] = (),
 ) -> None:
     """Foreign text is made harmless. `right`: the columns of numbers; `below`: a remark on each row, or ""."""
-    shown = [[for_terminal(cell.translate(_ON_ONE_LINE)) for cell in row] for row in (header, *rows)]
+    shown = [[for_terminal(cell.translate(ON_ONE_LINE)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header) - 1)]
     lines = []
     for row, remark in zip(shown, ["", *(below or [""] * len(rows))], strict=True):
@@ -30,7 +30,7 @@ def show(
         ]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
         if remark:
-            lines.append(" " * (sum(widths) + 2 * len(widths)) + for_terminal(f"({remark})".translate(_ON_ONE_LINE)))
+            lines.append(" " * (sum(widths) + 2 * len(widths)) + for_terminal(f"({remark})".translate(ON_ONE_LINE)))
     if colours(sys.stdout):
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
     output.data(("\n".join(lines) + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace"))

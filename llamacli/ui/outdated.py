@@ -53,7 +53,7 @@ def show(rows: Sequence[Row], output: Output) -> None:
         columns.show(header, shown, output, right=("size",), below=[row.remark or "" for row in rows])
         _hint([row for row in rows if row.state == "outdated"])
     if not rows:
-        note("note: no model of the Hub is here")
+        note("note: no model here was pulled from a branch or tag of the Hub")
 
 
 def _size(row: Row) -> str:

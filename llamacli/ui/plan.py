@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from llamacli.tasks.dry_run import DryRun, Quant
+from llamacli.ui.columns import ON_ONE_LINE
 from llamacli.ui.output import Output, note
 from llamacli.ui.sanitize import for_terminal
 from llamacli.ui.show import memory_rows, size
@@ -66,7 +67,7 @@ def _lines(run: DryRun) -> list[str]:
     lines = [f"{run.model}: {_would_come(run)}"]
     for file in run.files:
         part = "" if not file.here else ", here" if file.here == file.size else f", {size(file.here)} of it here"
-        lines.append(f"  {file.name} ({size(file.size)}{part})")
+        lines.append(f"  {file.name.translate(ON_ONE_LINE)} ({size(file.size)}{part})")
     if run.files:
         free = f", {size(run.disk_free)} free in {_short(str(run.cache))}" if run.disk_free is not None else ""
         lines.append(f"{size(run.missing)} to fetch{free}" if run.missing else "nothing to fetch")
@@ -107,7 +108,7 @@ def _fit(quant: Quant) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    shown = [[for_terminal(cell) for cell in row] for row in rows]
+    shown = [[for_terminal(cell.translate(ON_ONE_LINE)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(rows[0]))]
     lines = []
     for row in shown:

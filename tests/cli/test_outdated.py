@@ -145,7 +145,7 @@ def test_what_was_pulled_by_its_commit(
     cli: Cli, hub: HubServer, environment: dict[str, str], pull: Pull, outdated: Rows
 ) -> None:
     pull(REPO, "--revision", hub.repositories[REPO].revisions["main"])
-    assert outdated(said="note: no model of the Hub is here") == []
+    assert outdated(said="note: no model here was pulled from a branch or tag of the Hub") == []
     done = cli("outdated", REPO, env=environment)
     assert (done.returncode, done.stdout) == (2, b"")
     assert f"hint: llamacli pull {NAME}" in done.stderr.decode()
@@ -257,7 +257,7 @@ def test_names(cli: Cli, environment: dict[str, str], pull: Pull, plain: Path) -
 def test_an_empty_cache_needs_no_network(cli: Cli, environment: dict[str, str]) -> None:
     done = cli("outdated", env={**environment, "HF_HUB_OFFLINE": "1"})
     assert (done.returncode, done.stdout.decode()) == (0, "\t".join(FIELDS) + "\n")
-    assert done.stderr == b"note: no model of the Hub is here\n"
+    assert done.stderr == b"note: no model here was pulled from a branch or tag of the Hub\n"
 
 
 def test_strange_files_in_refs_are_passed_over(

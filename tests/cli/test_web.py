@@ -102,9 +102,31 @@ def test_shards_of_an_address_come_together_and_never_mix(
     assert [file["name"] for file in done["files"]] == names
     assert [Path(file["path"]).read_bytes()[-1:] for file in done["files"]] == [b"1", b"2"]
     web.add("user/files", {names[0]: TINY.read_bytes()[:-1] + b"x", names[1]: b"<html>"})
-    assert cli("pull", address(web, names[0]), env=environment).returncode == 6
-    missing = cli("tokens", "--count", "-m", address(web, names[0]), "Hello", env=environment)
-    assert missing.returncode == 3
+    url = address(web, names[0])
+    assert cli("pull", url, env=environment).returncode == 6
+    assert cli("tokens", "--count", "-m", url, "Hello", env=environment).returncode == 3
+    first, second = json.loads(cli("verify", "--json", url, env=environment).stdout)
+    assert (first["state"], second["state"]) == ("ok", "missing")
+    assert cli("rm", "-y", url, env=environment).returncode == 0
+    assert stored(environment) == []
+
+
+def test_a_working_copy_stays_until_the_new_version_is_there(
+    cli: Cli, web: HubServer, environment: dict[str, str]
+) -> None:
+    path = Path(cli("pull", address(web), env=environment).stdout.decode().strip())
+    web.add("user/files", {"some model.gguf": b"<html>a login page</html>" * 1000})
+    assert cli("pull", address(web), env=environment).returncode == 6
+    assert path.read_bytes() == TINY.read_bytes()
+    assert cli("tokens", "--count", "-m", address(web), "Hello", env=environment).stdout == b"2\n"
+
+
+def test_damage_is_found_however_the_file_is_named(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
+    path = Path(cli("pull", address(web), env=environment).stdout.decode().strip())
+    path.write_bytes(TINY.read_bytes()[:-1] + b"x")
+    done = cli("verify", f"./{path.name}", env=environment, cwd=path.parent)
+    assert done.returncode == 5
+    assert b"&& llamacli pull https://" in done.stderr
 
 
 def test_dry_run_of_an_address(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ def test_verdicts(ram: float | None, verdict: Verdict) -> None:
 
 def test_what_goes_to_the_gpu_needs_no_ram() -> None:
     everything = fit(MEMORY, SHAPE, Machine(2 * GIB, (gpu(20),)))
-    assert (everything.gpu_layers, everything.needed, everything.verdict) == (5, 1.5 * GIB, "fits")
+    assert (everything.gpu_layers, everything.needed, everything.verdict) == (5, GIB, "fits")
     some = fit(MEMORY, SHAPE, Machine(8 * GIB, (gpu(2.7 + MARGIN / GIB),)))
     assert some.gpu_layers == 3  # the output and two blocks
     assert some.needed == 7 * GIB - GIB - 2 * GIB - GIB // 4  # nothing is rearranged, two blocks and their KV are there
