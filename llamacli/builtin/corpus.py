@@ -1,4 +1,4 @@
-"""The training text of `tiny`, one JSON document a line: python -m llamacli.builtin.corpus --seed 1 --count 1200000
+"""The training text of `tiny`, one JSON document a line: python -m llamacli.builtin.corpus --seed 1 --count 600000
 
 A document is {"kind": …, "text": …} (a story), {"kind": "infill", "parts": [before, after, middle]}, or
 {"kind": …, "turns": [[role, content], …]}.
@@ -21,18 +21,23 @@ from llamacli.builtin.stories import write_story
 #: Each kind of job with its share of the documents; the rest are plain stories.
 JOBS: dict[str, tuple[Callable[[random.Random], Dialogue], float]] = {
     "question": (passages.question, 0.3),
-    "sentiment": (jobs.sentiment, 0.035),
-    "names": (passages.names, 0.2),
-    "summary": (jobs.summary, 0.025),
+    "sentiment": (jobs.sentiment, 0.03),
+    "names": (passages.names, 0.16),
+    "summary": (jobs.summary, 0.03),
     "translation": (jobs.translation, 0.08),
-    "sums": (jobs.sums, 0.05),
-    "say": (jobs.say, 0.055),
-    "story": (jobs.opening, 0.035),
+    "sums": (jobs.sums, 0.06),
+    "say": (jobs.say, 0.08),
+    "story": (jobs.opening, 0.05),
     "greeting": (jobs.greeting, 0.01),
-    "unknown": (jobs.unknown, 0.02),
+    "unknown": (jobs.unknown, 0.025),
     "dialogue": (dialogue, 0.12),
 }
-INFILL_SHARE = 0.01
+#: Of these, two documents in three hold several tasks about one text.
+SEVERAL: dict[str, Callable[[random.Random], Dialogue]] = {
+    "question": passages.questions,
+    "names": passages.names_and_more,
+}
+INFILL_SHARE = 0.02
 
 
 def documents(seed: int) -> Iterator[dict[str, Any]]:
@@ -48,6 +53,8 @@ def document(rng: random.Random) -> dict[str, Any]:
     place = rng.random()
     for kind, (write, share) in JOBS.items():
         if place < share:
+            if kind in SEVERAL and rng.random() < 2 / 3:
+                write = SEVERAL[kind]
             turns = with_system(rng, write(rng)).turns
             return {"kind": kind, "turns": [[turn.role, turn.content] for turn in turns]}
         place -= share
@@ -65,7 +72,7 @@ def main() -> None:
     """Write documents to standard output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=1_200_000, help="documents")
+    parser.add_argument("--count", type=int, default=600_000, help="documents")
     arguments = parser.parse_args()
     for _, each in zip(range(arguments.count), documents(arguments.seed), strict=False):
         sys.stdout.write(json.dumps(each, ensure_ascii=False) + "\n")

@@ -26,7 +26,7 @@ def with_system(rng: random.Random, dialogue: Dialogue) -> Dialogue:
 def dialogue(rng: random.Random) -> Dialogue:
     """Several turns, of which the last refers back to an earlier one."""
     form = rng.random()
-    if form < 0.05:
+    if form < 0.08:
         pairs = _session(rng)
     elif form < 0.4:
         pairs = _introduction(rng)
@@ -94,7 +94,7 @@ def _introduction(rng: random.Random) -> list[tuple[str, str]]:
     missing = [
         (questions[0][0], "You did not tell me.") for fact in facts if fact not in told for questions in (fact[2],)
     ]
-    asked = rng.sample(known, min(len(known), rng.randint(1, 2)))
+    asked = rng.sample(known, min(len(known), rng.randint(1, 3)))
     if rng.random() < 0.15:
         asked.append(rng.choice(missing))
     return pairs + asked
@@ -108,7 +108,8 @@ def _session(rng: random.Random) -> list[tuple[str, str]]:
         question,
     )  # fmt: skip
     between: list[tuple[str, str]] = []
-    while sum(len(text) for pair in between for text in pair) < 1500:  # characters, about a third as many tokens
+    enough = rng.randint(400, 1500)  # characters, about a third as many tokens
+    while sum(len(text) for pair in between for text in pair) < enough:
         between.append(_pair(rng.choice(jobs_between)(rng)))
     return [told, *between, *asked]
 
@@ -151,7 +152,7 @@ def _story(rng: random.Random) -> list[tuple[str, str]]:
         questions, summary = story.questions, story.summary
         pairs = [(f"{story.text}\n\nSummarize this story in one sentence.", summary)]
         task = ""
-    for asked in rng.sample(questions, rng.randint(1, 2)):
+    for asked in rng.sample(questions, rng.randint(1, 3)):
         pairs.append(asked)
     if task and rng.random() < 0.5:
         pairs.append((task, summary))

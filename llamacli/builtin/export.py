@@ -6,6 +6,7 @@ Needs PyTorch and gguf. Matrices become F16, norms stay F32.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import gguf
@@ -32,6 +33,7 @@ _BLOCK_NAMES = {
     "up": "ffn_up",
     "down": "ffn_down",
 }
+_ROTATED = ("attention.q.weight", "attention.k.weight")
 _NAMES = {"embedding.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}
 
 
@@ -49,6 +51,24 @@ def rope_order(matrix: np.ndarray) -> np.ndarray:
     return matrix.reshape(heads, 2, train.HEAD // 2, -1).swapaxes(1, 2).reshape(matrix.shape)
 
 
+def half_order(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of rope_order."""
+    heads = matrix.shape[0] // train.HEAD
+    return matrix.reshape(heads, train.HEAD // 2, 2, -1).swapaxes(1, 2).reshape(matrix.shape)
+
+
+def load(path: Path, names: Iterable[str]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """The weights of a GGUF that `write` wrote, under train.Llama's names, and its tokens."""
+    reader = gguf.GGUFReader(path)
+    stored = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in reader.tensors}
+    weights = {name: stored[tensor_name(name)] for name in names}
+    for name, matrix in weights.items():
+        if name.endswith(_ROTATED):
+            weights[name] = half_order(matrix)
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    return {name: torch.from_numpy(matrix) for name, matrix in weights.items()}, tuple(tokens)
+
+
 def write(checkpoint: Path, path: Path) -> None:
     """Write the GGUF file."""
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -57,7 +77,7 @@ def write(checkpoint: Path, path: Path) -> None:
     _describe(writer, vocabulary)
     for name, tensor in stored["model"].items():
         matrix = tensor.float().numpy()
-        if name.endswith(("attention.q.weight", "attention.k.weight")):
+        if name.endswith(_ROTATED):
             matrix = rope_order(matrix)
         writer.add_tensor(tensor_name(name), matrix.astype(np.float16 if matrix.ndim == 2 else np.float32))
     writer.write_header_to_file()

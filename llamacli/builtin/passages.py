@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from llamacli.builtin import outside, words
-from llamacli.builtin.jobs import Dialogue, around, ask
+from llamacli.builtin.jobs import Dialogue, Turn, around, ask
 from llamacli.builtin.stories import write_story
 
 NOT_SAID = "The text does not say."
@@ -32,7 +32,7 @@ class Passage:
 
 
 def _fact(rng: random.Random, form: int, name: str, other: str, stranger: str) -> Fact:
-    """A fact about `name`; only one fact of each form stands in a passage, or one for each person."""
+    """A fact about `name`; a passage has at most one of each form for each person."""
     place, room = rng.choice(words.PLACES), rng.choice(words.ROOMS)
     color, thing, food = rng.choice(words.COLORS), rng.choice(words.THINGS), rng.choice(words.FOODS)
     if form == 0:
@@ -92,8 +92,8 @@ def _fact(rng: random.Random, form: int, name: str, other: str, stranger: str) -
     )
 
 
-#: Questions that begin with "Who": the sentence of the fact answers them when only one person has a fact of that form.
-_WHO = {0: "is in", 1: "has", 2: "likes", 3: "went to", 6: "is", 7: "lives in"}
+#: Questions that begin with "Who": the fact's own sentence is the answer, where only one person can be meant.
+_WHO = (0, 1, 2, 3, 6, 7)
 
 
 def write_passage(rng: random.Random) -> Passage:
@@ -106,12 +106,11 @@ def write_passage(rng: random.Random) -> Passage:
     stranger = people.pop()
     people = people[: rng.choice((2, 2, 3))]
     chosen = rng.sample([(form, name) for form in range(8) for name in people], rng.randint(2, 4))
-    forms = [form for form, _ in chosen]
     facts = [_fact(rng, form, name, rng.choice([p for p in people if p != name]), stranger) for form, name in chosen]
     questions = [pair for fact in facts for pair in fact.questions]
-    for (form, name), fact in zip(chosen, facts, strict=True):
-        if form in _WHO and forms.count(form) == 1:
-            rest = fact.sentence.removeprefix(f"{name} ")
+    told = [fact.sentence.removeprefix(f"{name} ") for fact, (_, name) in zip(facts, chosen, strict=True)]
+    for (form, _), fact, rest in zip(chosen, facts, told, strict=True):
+        if form in _WHO and told.count(rest) == 1:
             questions.append((f"Who {rest[:-1]}?", fact.sentence))
     return Passage(" ".join(fact.sentence for fact in facts), tuple(questions), tuple(fact.foreign for fact in facts))
 
@@ -131,6 +130,34 @@ def question(rng: random.Random) -> Dialogue:
     elif form < 0.7 and who:
         asked, answer = rng.choice(who)
     return ask("question", framed(rng, asked, passage.text), answer)
+
+
+def questions(rng: random.Random) -> Dialogue:
+    """Several questions about one passage or story: more to learn from each text.
+
+    Half of those about a passage ask only who, which is learnt last: the answer stands before what was asked for.
+    """
+    form = rng.random()
+    if form < 0.25:
+        story = write_story(rng)
+        text, asked = story.text, story.questions
+    else:
+        passage = write_passage(rng)
+        text, asked = passage.text, [*passage.questions]
+        who = [pair for pair in asked if pair[0].startswith("Who")]
+        if form < 0.65 and len(who) > 1:
+            asked = who
+        elif rng.random() < 0.4:
+            asked.append((rng.choice(passage.unanswered), NOT_SAID))
+    return several(rng, "question", text, rng.sample(asked, min(len(asked), rng.randint(3, 6))))
+
+
+def several(rng: random.Random, kind: str, text: str, pairs: list[tuple[str, str]]) -> Dialogue:
+    """Tasks about one text, which stands in the first turn alone."""
+    turns = []
+    for number, (task, answer) in enumerate(pairs):
+        turns += [Turn("user", task if number else framed(rng, task, text)), Turn("assistant", answer)]
+    return Dialogue(kind, tuple(turns))
 
 
 def framed(rng: random.Random, asked: str, text: str) -> str:
@@ -168,6 +195,20 @@ _JSON = ("Give the people and places as JSON.", "Extract the people and places a
 
 def names(rng: random.Random) -> Dialogue:
     """The names of people and towns, in the order of their first appearance; "none" where there are none."""
+    text, people, towns = _named(rng)
+    task, answer = _listing(rng, rng.random(), people, towns)
+    return ask("names", around(rng, task, text), answer)
+
+
+def names_and_more(rng: random.Random) -> Dialogue:
+    """Several lists of the names in one text."""
+    text, people, towns = _named(rng)
+    forms = rng.sample((0.0, 0.5, 0.7, 0.9), rng.randint(2, 4))
+    return several(rng, "names", text, [_listing(rng, form, people, towns) for form in forms])
+
+
+def _named(rng: random.Random) -> tuple[str, list[str], list[str]]:
+    """A text, and the people and the towns named in it."""
     people: list[str] = []
     towns: list[str] = []
     sentences: list[str] = []
@@ -187,14 +228,16 @@ def names(rng: random.Random) -> Dialogue:
                 found.append(drawn[hole])
         others = {"job": rng.choice(words.JOBS), "thing": rng.choice(words.THINGS), "color": rng.choice(words.COLORS)}
         sentences.append(template.format(**drawn, **others))
-    text, form = " ".join(sentences), rng.random()
+    return " ".join(sentences), people, towns
+
+
+def _listing(rng: random.Random, form: float, people: list[str], towns: list[str]) -> tuple[str, str]:
+    """A way to ask for the names, and the answer."""
     listed_people, listed_towns = ", ".join(people) or "none", ", ".join(towns) or "none"
     if form < 0.45:
-        task, answer = rng.choice(_BOTH), f"People: {listed_people}\nPlaces: {listed_towns}"
-    elif form < 0.65:
-        task, answer = rng.choice(_PEOPLE), listed_people
-    elif form < 0.85:
-        task, answer = rng.choice(_PLACES), listed_towns
-    else:
-        task, answer = rng.choice(_JSON), json.dumps({"people": people, "places": towns})
-    return ask("names", around(rng, task, text), answer)
+        return rng.choice(_BOTH), f"People: {listed_people}\nPlaces: {listed_towns}"
+    if form < 0.65:
+        return rng.choice(_PEOPLE), listed_people
+    if form < 0.85:
+        return rng.choice(_PLACES), listed_towns
+    return rng.choice(_JSON), json.dumps({"people": people, "places": towns})

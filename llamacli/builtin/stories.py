@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from llamacli.builtin import words
@@ -359,15 +359,27 @@ def derive(cast: Cast) -> Mapping[str, str] | None:
 def draw_cast(rng: random.Random, **given: str) -> Cast:
     """A cast at random; `given` fixes some of it (a name or a kind of hero, say)."""
     cast = {hole: rng.choice(choices) for hole, choices in HOLES.items()}
+    cast["hero"] = _name(rng, reversed(_NAMES))
     cast.update(given)
     if "kind" in given and "hero" not in given:
-        cast["hero"] = rng.choice([name for name in words.NAMES if cast["kind"] in kinds_of(name)])
-    cast["friend"] = rng.choice([name for name in words.NAMES if name != cast["hero"]])
+        cast["hero"] = _name(rng, (name for name in reversed(_NAMES) if cast["kind"] in kinds_of(name)))
+    cast["friend"] = _name(rng, (name for name in _NAMES if name != cast["hero"]))
     for name, kind in (("hero", "kind"), ("friend", "kind2")):
         if cast[kind] not in kinds_of(cast[name]):
             cast[kind] = rng.choice(kinds_of(cast[name]))
     cast["skill"] = rng.choice([hobby for hobby in words.HOBBIES if hobby != cast["hobby"]])
     return {**cast, **(derive(cast) or {})}
+
+
+#: Names of boys and girls in turns. The first are frequent among friends, the last among heroes: so the likeliest name
+#: of a friend is seldom the hero's again.
+_NAMES = tuple(name for pair in zip(words.BOYS, words.GIRLS, strict=True) for name in pair)
+
+
+def _name(rng: random.Random, names: Iterable[str]) -> str:
+    """One of these, the first ones more often than the last."""
+    choices = tuple(names)
+    return rng.choices(choices, [1 / (rank + 3) for rank in range(len(choices))])[0]
 
 
 def kinds_of(name: str) -> tuple[str, ...]:

@@ -1,18 +1,19 @@
 """Train `tiny` on the text that corpus.py writes: python -m llamacli.builtin.train TEXT.jsonl CHECKPOINT.pt
 
-Needs PyTorch 2.6 or later and numpy. Two cores with bfloat16 arithmetic take about an hour. Matrices are trained by
-Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"), the rest by AdamW.
+Needs PyTorch 2.6 or later and numpy. Matrices are trained by Muon (Jordan et al. 2024, "Muon: an optimizer for hidden
+layers in neural networks"), the rest by AdamW.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import itertools
 import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,11 @@ CONTEXT, EPSILON, ROPE_BASE = 1024, 1e-5, 10_000.0
 VOCABULARY = 1792
 #: Documents from which the vocabulary is learnt.
 VOCABULARY_SAMPLE = 20_000
-#: How much a token counts in the loss, in the first stage and in the second: of a plain story, of what is given (by
-#: user or system), and of an answer of n tokens. In the second stage short answers are not drowned by long ones.
-STAGES: tuple[tuple[float, float, Callable[[int], float]], ...] = (
-    (0.5, 0.1, lambda n: 1.0),
-    (0.25, 0.03, lambda n: 6.0 / math.sqrt(n)),
-)
-#: Tokens in one step, and the lengths of its rows in the three phases: share of the steps, length, documents apart.
-STEP_TOKENS, MICRO_TOKENS = 8192, 4096
-PHASES = ((0.9, 256, True), (0.05, 1024, True), (0.05, 1024, False))
+#: How much a token counts in the loss: of a plain story, and of what is given (by user or system). An answer of n
+#: tokens counts 6 √n in all, so that short answers are not drowned by long ones.
+STORY_WEIGHT, GIVEN_WEIGHT, ANSWER_WEIGHT = 0.25, 0.03, 6.0
+#: Tokens in one step, and the lengths of rows: a document goes into rows of the first length that holds it.
+STEP_TOKENS, LENGTHS = 4096, (256, 512, CONTEXT)
 
 
 class Attention(nn.Module):
@@ -149,35 +146,40 @@ def _orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def encode(document: dict[str, Any], vocabulary: Vocabulary, stage: int = 0) -> tuple[list[int], list[float]]:
+def encode(document: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int], list[float]]:
     """A document's tokens, and how much each counts as a target."""
     tokens, weights = [vocabulary.number(v.BOS)], [0.0]
-    story, given, answer = STAGES[stage]
 
     def add(numbers: list[int], weight: float) -> None:
         tokens.extend(numbers)
         weights.extend([weight] * len(numbers))
 
-    def mark(token: str, weight: float) -> None:
+    def mark(token: str, weight: float = GIVEN_WEIGHT) -> None:
         add([vocabulary.number(token)], weight)
 
+    def answer(numbers: list[int]) -> None:
+        add(numbers, ANSWER_WEIGHT / math.sqrt(len(numbers)))
+
     if "text" in document:
-        add(vocabulary.encode(document["text"]), story)
-        mark(v.EOS, story)
+        add(vocabulary.encode(document["text"]), STORY_WEIGHT)
+        mark(v.EOS, STORY_WEIGHT)
     elif "parts" in document:
         before, after, middle = map(vocabulary.encode, document["parts"])
         for token, numbers in ((v.FIM_PREFIX, before), (v.FIM_SUFFIX, after)):
-            mark(token, given)
-            add(numbers, given)
-        mark(v.FIM_MIDDLE, given)
-        add([*middle, vocabulary.number(v.EOS)], answer(len(middle) + 1))
+            mark(token)
+            add(numbers, GIVEN_WEIGHT)
+        mark(v.FIM_MIDDLE)
+        answer([*middle, vocabulary.number(v.EOS)])
     else:
         for role, content in document["turns"]:
             numbers = [*vocabulary.encode(content), vocabulary.number(v.TURN_END)]
-            mark(v.TURN, given)
-            add(vocabulary.encode(role + "\n"), given)
-            add(numbers, answer(len(numbers)) if role == "assistant" else given)
-            add(vocabulary.encode("\n"), given)
+            mark(v.TURN)
+            add(vocabulary.encode(role + "\n"), GIVEN_WEIGHT)
+            if role == "assistant":
+                answer(numbers)
+            else:
+                add(numbers, GIVEN_WEIGHT)
+            add(vocabulary.encode("\n"), GIVEN_WEIGHT)
     return tokens, weights
 
 
@@ -196,78 +198,84 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
+#: tokens, targets, weights of the targets, numbers of the documents: each (rows, length)
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
 class Documents:
     """Encoded documents, and rows that are filled with them."""
 
-    def __init__(self, path: Path, vocabulary: Vocabulary, stage: int = 0) -> None:
+    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
         tokens, weights, starts = [], [], [0]
         for document in read(path):
-            numbers, counts = encode(document, vocabulary, stage)
+            numbers, counts = encode(document, vocabulary)
             tokens.append(np.array(numbers, dtype=np.int16))
             weights.append(np.array(counts, dtype=np.float16))
             starts.append(starts[-1] + len(numbers))
         self.tokens, self.weights = np.concatenate(tokens), np.concatenate(weights)
-        self.starts = starts
+        self.starts = np.array(starts)
 
-    def batches(self, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Endless (tokens, targets, weights, document numbers), each (rows, length): whole documents, shuffled.
-
-        Longer documents are left out.
-        """
+    def batches(self, seed: int) -> Iterator[Batch]:
+        """Endless batches, each with rows of one length; the lengths come as often as their documents have tokens."""
+        sizes = np.diff(self.starts)
+        shares, sources = [], []
+        for below, length in zip((0, *LENGTHS), LENGTHS, strict=False):
+            chosen = (sizes > below) & (sizes <= length)
+            shares.append(float(sizes[chosen].sum()))
+            sources.append(self._filled(np.flatnonzero(chosen).tolist(), length, seed))
         rng = random.Random(seed)
-        n_rows, row = MICRO_TOKENS // length, 0
-        batch = self._empty(n_rows, length)
-        used, number = 0, 0
-        order = list(range(len(self.starts) - 1))
         while True:
-            rng.shuffle(order)
-            for index in order:
-                start, end = self.starts[index], self.starts[index + 1]
-                if end - start > length:
-                    continue
-                if used + end - start > length:
-                    row, used, number = row + 1, 0, 0
-                    if row == n_rows:
-                        yield tuple(map(torch.from_numpy, batch))  # type: ignore[misc]
-                        row, batch = 0, self._empty(n_rows, length)
-                number += 1
-                place = slice(used, used + end - start)
-                batch[0][row, place] = self.tokens[start:end]
-                batch[1][row, used : used + end - start - 1] = self.tokens[start + 1 : end]
-                batch[2][row, used : used + end - start - 1] = self.weights[start + 1 : end]
-                batch[3][row, place] = number
-                used += end - start
+            yield next(rng.choices(sources, shares)[0])
 
-    @staticmethod
-    def _empty(rows: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return (
-            np.zeros((rows, length), dtype=np.int64),
-            np.zeros((rows, length), dtype=np.int64),
-            np.zeros((rows, length), dtype=np.float32),
-            np.zeros((rows, length), dtype=np.int64),
-        )
+    def _filled(self, order: list[int], length: int, seed: int, pool_size: int = 256) -> Iterator[Batch]:
+        """Whole documents, shuffled; of those that come next, each row takes the longest that still fits."""
+        rng = random.Random(seed)
+
+        def forever() -> Iterator[int]:
+            while order:
+                rng.shuffle(order)
+                yield from order
+
+        indices = forever()
+        sizes = np.diff(self.starts)
+        pool = sorted(itertools.islice(indices, pool_size), key=sizes.__getitem__)
+        while pool:
+            n_rows = STEP_TOKENS // length
+            tokens, targets, numbers = (np.zeros((n_rows, length), dtype=np.int64) for _ in range(3))
+            weights = np.zeros((n_rows, length), dtype=np.float32)
+            for row in range(n_rows):
+                used = number = 0
+                # The first is drawn, so that no document waits for ever.
+                place = rng.randrange(len(pool))
+                while place >= 0:
+                    index = pool.pop(place)
+                    size, start, number = sizes[index], self.starts[index], number + 1
+                    tokens[row, used : used + size] = self.tokens[start : start + size]
+                    targets[row, used : used + size - 1] = self.tokens[start + 1 : start + size]
+                    weights[row, used : used + size - 1] = self.weights[start + 1 : start + size]
+                    numbers[row, used : used + size] = number
+                    used += size
+                    bisect.insort(pool, next(indices), key=sizes.__getitem__)
+                    place = bisect.bisect_right(pool, length - used, key=sizes.__getitem__) - 1
+            yield tuple(map(torch.from_numpy, (tokens, targets, weights, numbers)))  # type: ignore[misc]
 
 
 def rate(step: int, steps: int, level: float) -> float:
-    """The learning rate's factor: up to `level` in 200 steps; 1 then holds until the last 45 %; all go down to 0."""
-    return level * min(1.0, (step + 1) / 200, (steps - step) / (0.45 * steps if level == 1.0 else steps))
+    """The learning rate's factor: up to `level` in 100 steps, then down to 0 in a straight line."""
+    return level * min((step + 1) / 100, 1 - step / steps)
 
 
 def train(
     model: Llama,
-    documents: Documents,
+    batches: Iterator[Batch],
     vocabulary: Vocabulary,
     path: Path,
     *,
     steps: int,
-    stop: int,
-    level: float,
-    seed: int,
+    begin: int = 0,
+    level: float = 1.0,
 ) -> None:
-    """Train, print how it goes, and write the checkpoint now and then."""
-    print(
-        f"{sum(each.numel() for each in model.parameters()):,} parameters, {len(documents.tokens):,} tokens", flush=True
-    )
+    """Train from step `begin` on, print how it goes, and write the checkpoint now and then."""
     matrices = [each for name, each in model.named_parameters() if each.ndim == 2 and "embedding" not in name]
     others = [each for name, each in model.named_parameters() if each.ndim != 2 or "embedding" in name]
     optimizers: list[tuple[torch.optim.Optimizer, float]] = [
@@ -275,37 +283,29 @@ def train(
         (torch.optim.AdamW(others, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0), 0.004),
     ]
     compiled = torch.compile(model, dynamic=False)
-    began, step, mean = time.time(), 0, 0.0
-    for phase, (share, length, apart) in enumerate(PHASES):
-        batches = documents.batches(length, seed + phase)
-        for _ in range(min(round(share * steps), stop - step)):
-            micros = list(itertools.islice(batches, STEP_TOKENS // MICRO_TOKENS))
-            counted = float(sum(micro[2].sum() for micro in micros))
-            total = 0.0
-            for tokens, targets, weights, numbers in micros:
-                if not apart:
-                    numbers = torch.zeros_like(numbers)
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = compiled(tokens, targets, weights, numbers) / counted
-                loss.backward()
-                total += loss.item()
-            for optimizer, lr in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * rate(step, steps, level)
-                optimizer.step()
-                optimizer.zero_grad()
-            mean = total if step == 0 else 0.98 * mean + 0.02 * total
-            step += 1
-            if step % 50 == 0:
-                print(f"step {step}/{steps}, loss {mean:.4f}, {time.time() - began:.0f} s", flush=True)
-            if step % 500 == 0:
-                save(model, vocabulary, path)
-    save(model, vocabulary, path)
+    began, mean = time.time(), 0.0
+    for step in range(begin, steps):
+        tokens, targets, weights, numbers = next(batches)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = compiled(tokens, targets, weights, numbers) / weights.sum()
+        loss.backward()
+        total = loss.item()
+        for optimizer, lr in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * rate(step, steps, level)
+            optimizer.step()
+            optimizer.zero_grad()
+        mean = total if step == begin else 0.99 * mean + 0.01 * total
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1}/{steps}, loss {mean:.4f}, {time.time() - began:.0f} s", flush=True)
+        if (step + 1) % 500 == 0:
+            save(model, vocabulary, path, step + 1)
+    save(model, vocabulary, path, steps)
 
 
-def save(model: Llama, vocabulary: Vocabulary, path: Path) -> None:
-    """Weights in float32 and the tokens."""
-    torch.save({"model": model.state_dict(), "tokens": list(vocabulary.tokens)}, path)
+def save(model: Llama, vocabulary: Vocabulary, path: Path, step: int) -> None:
+    """Weights in float32, the tokens, and how many steps were made."""
+    torch.save({"model": model.state_dict(), "tokens": list(vocabulary.tokens), "step": step}, path)
 
 
 def main() -> None:
@@ -313,26 +313,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--from", dest="start", type=Path, help="a checkpoint of the first stage: train the second")
-    parser.add_argument("--steps", type=int, default=6000, help=f"of {STEP_TOKENS} tokens")
-    parser.add_argument("--stop", type=int, help="end after so many steps of the schedule")
-    parser.add_argument("--level", type=float, default=1.0, help="of the learning rate")
+    parser.add_argument("--steps", type=int, default=10_500, help=f"of {STEP_TOKENS} tokens")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", dest="start", type=Path, metavar="GGUF", help="go on with these weights and tokens")
+    parser.add_argument("--level", type=float, default=1.0, help="of the learning rate")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run that was stopped")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    if arguments.start is None:
-        stage, vocabulary = 0, v.learn(texts(itertools.islice(read(arguments.text), VOCABULARY_SAMPLE)), VOCABULARY)
-        model = Llama(VOCABULARY)
-    else:
-        stored = torch.load(arguments.start, weights_only=True)
-        stage, vocabulary = 1, Vocabulary(tuple(stored["tokens"]))
-        model = Llama(len(vocabulary.tokens))
+    begin, model = 0, Llama(VOCABULARY)
+    if arguments.resume:
+        stored = torch.load(arguments.checkpoint, weights_only=True)
+        begin, vocabulary = stored["step"], Vocabulary(tuple(stored["tokens"]))
         model.load_state_dict(stored["model"])
-    stop = arguments.stop or arguments.steps
-    documents = Documents(arguments.text, vocabulary, stage)
-    level = arguments.level
-    path, seed = arguments.checkpoint, arguments.seed + stage
-    train(model, documents, vocabulary, path, steps=arguments.steps, stop=stop, level=level, seed=seed)
+    elif arguments.start is not None:
+        from llamacli.builtin import export
+
+        weights, tokens = export.load(arguments.start, model.state_dict())
+        vocabulary = Vocabulary(tokens)
+        model.load_state_dict(weights)
+    else:
+        vocabulary = v.learn(texts(itertools.islice(read(arguments.text), VOCABULARY_SAMPLE)), VOCABULARY)
+    documents = Documents(arguments.text, vocabulary)
+    n_parameters = sum(each.numel() for each in model.parameters())
+    print(f"{n_parameters:,} parameters, {len(documents.tokens):,} tokens", flush=True)
+    batches = documents.batches(arguments.seed + begin)
+    path, steps, level = arguments.checkpoint, arguments.steps, arguments.level
+    train(model, batches, vocabulary, path, steps=steps, begin=begin, level=level)
 
 
 if __name__ == "__main__":
