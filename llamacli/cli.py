@@ -18,7 +18,7 @@ import typer.core
 import typer.main
 
 from llamacli import __version__, signals
-from llamacli.errors import LlamacliError, OutOfMemory, StorageError
+from llamacli.errors import OF_THE_DISK, LlamacliError, OutOfMemory, StorageError
 
 #: verb → what it does. The verb's module in `commands/` is imported when it is used.
 COMMANDS = {
@@ -224,15 +224,12 @@ def _meant(typed: str, command: str | None) -> str | None:
     return next(iter(begun or difflib.get_close_matches(typed, options, 1, 0.75)), None)
 
 
-_STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
-
-
 def _storage_message(error: OSError) -> tuple[str, str | None, int]:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or str(error)
     if error.errno == errno.ENOMEM:
         return f"{where}{reason}", None, OutOfMemory.exit_code
-    if error.errno in _STORAGE:
+    if error.errno in OF_THE_DISK:
         return f"{where}{reason}", None, StorageError.exit_code
     return f"a bug of llamacli's: {where}{reason}", "LLAMACLI_DEBUG=1 shows where", 1
 

@@ -19,6 +19,13 @@ A message says in one line what happened, with the numbers; a hint says what to 
 
 from __future__ import annotations
 
+import errno
+
+#: Numbers of an OSError that are the disk's: full, read-only, no permission, broken.
+OF_THE_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EBADF,
+)  # fmt: skip
+
 
 class LlamacliError(Exception):
     """Base of all errors that end a command; `exit_code` is part of the interface."""

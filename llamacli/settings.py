@@ -7,7 +7,6 @@ pull = true              fetch a model that is not here       LLAMACLI_PULL=1
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,8 @@ def _table(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

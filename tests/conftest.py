@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from llamacli.builtin import TINY
 
 REPOSITORY = Path(__file__).parent.parent
-sys.path.insert(0, str(Path(__file__).parent))  # for `make_gguf`
+sys.path.insert(0, str(Path(__file__).parent))  # for `make_gguf` and `hub_server`
 
 SHARED = Path(os.environ.get("LLAMACLI_SHARED") or REPOSITORY / ".." / "shared").resolve()
 
@@ -21,6 +22,9 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+if TYPE_CHECKING:
+    from hub_server import HubServer
 
 Cli = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -70,6 +74,28 @@ def plain(models: Path) -> Path:
 @pytest.fixture(scope="session")
 def chat(models: Path) -> Path:
     return models / "chat.gguf"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder; no variable names another place but for Ollama's, or its service's folder would count."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LLAMA_CACHE", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    monkeypatch.setenv("OLLAMA_MODELS", str(folder / "ollama"))
+    return folder
+
+
+@pytest.fixture
+def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
+    """Where a process finds the stand-in (each file of tests has its own `hub`), in an empty home without a token."""
+    home = str(tmp_path / "home")
+    clean = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "LLAMA_CACHE": ""}
+    clean |= {"HOME": home, "USERPROFILE": home, "OLLAMA_MODELS": f"{home}/ollama", "HF_HOME": str(tmp_path / "hf")}
+    return {**clean, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
 
 
 @pytest.fixture(autouse=True)

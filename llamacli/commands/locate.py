@@ -55,5 +55,5 @@ def _pulled(model: str, *, unasked: bool) -> Path | None:
     quant = f", {plan.variant.quant}" if plan.variant.quant else ""
     if not unasked and not ask.yes(f"{model} is not on this machine. Pull it ({size:.2f} GB{quant})?"):
         return None
-    with ui.Bars(model, plan.variant.size, plan.missing) as bars:
-        return task.bring(plan, bars.watch).files[0].path
+    with ui.Transfer(model, plan.variant.size, plan.missing) as bar:
+        return task.bring(plan, bar.watch).files[0].path

@@ -112,6 +112,24 @@ OfflineFlag = Annotated[
 ]
 
 
+TokenFlag = Annotated[
+    str | None,
+    typer.Option("--token", metavar="TOKEN", help="For private and gated models. (HF_TOKEN)", show_envvar=False),
+]
+
+#: For estimates of memory; `complete` fits its context to the prompt.
+MemoryContext = Annotated[
+    int | None,
+    typer.Option(
+        "-c",
+        "--ctx-size",
+        callback=between(0),
+        metavar="N",
+        help="Context in tokens for the memory; 0: the trained size. (the trained size, 8192 at most)",
+    ),
+]
+
+
 def _place(parameter: inspect.Parameter) -> int:
     """The model first, what is rare last. Panels stand in the help in the order of their first options."""
     details = getattr(parameter.annotation, "__metadata__", ())

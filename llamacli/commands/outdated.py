@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands.options import TokenFlag
+
 
 def outdated(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL…]", help="As for -m. (all of the Hub cache)")
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", metavar="TOKEN", help="For private models. (HF_TOKEN)", show_envvar=False),
-    ] = None,
+    token: TokenFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list.")] = False,
 ) -> None:
     """Show which models of the Hub cache have a newer file on the Hub. Nothing is fetched; pull does that.
@@ -35,6 +34,6 @@ def outdated(
 
     output = Output(as_json=as_json)
     with ui.Progress() as progress:
-        rows = task.outdated(models or (), token=token or None, progress=progress.update)
+        rows = task.outdated(models or (), token=token or None, progress=progress.asked)
     ui.show(rows, output)
     task.refuse_unknown(rows)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import OfflineFlag, between
+from llamacli.commands.options import MemoryContext, OfflineFlag, TokenFlag
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,24 +18,12 @@ def pull(
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="NAME", help="A branch, tag or commit. (main)")
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", metavar="TOKEN", help="For private and gated models. (HF_TOKEN)", show_envvar=False),
-    ] = None,
+    token: TokenFlag = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show only what would come, and whether it fits on disk and in memory.")
     ] = False,
     pick: Annotated[bool, typer.Option("--pick", help="Choose among the quants of the repository.")] = False,
-    ctx_size: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--ctx-size",
-            callback=between(0),
-            metavar="N",
-            help="Context in tokens for the memory; 0: the trained size. (the trained size, 8192 at most)",
-        ),
-    ] = None,
+    ctx_size: MemoryContext = None,
     offline: OfflineFlag = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a model.")] = False,
 ) -> None:
@@ -69,8 +57,8 @@ def pull(
         plan = _picked(asked_for, ctx_size) if pick or _unclear(asked_for) else asked_for.plan()
         if plan is None:
             continue
-        with ui.Bars(model, plan.variant.size, plan.missing) as bars:
-            result = task.bring(plan, bars.watch)
+        with ui.Transfer(model, plan.variant.size, plan.missing) as bar:
+            result = task.bring(plan, bar.watch)
         ui.show(result, output)
 
 

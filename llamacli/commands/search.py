@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import between, one_of
+from llamacli.commands.options import TokenFlag, between, one_of
 
 
 def search(
@@ -19,10 +19,7 @@ def search(
     limit: Annotated[
         int, typer.Option("-n", "--limit", callback=between(1, 1000), metavar="N", help="Repositories of the Hub.")
     ] = 20,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", metavar="TOKEN", help="To find private models too. (HF_TOKEN)", show_envvar=False),
-    ] = None,
+    token: TokenFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list.")] = False,
 ) -> None:
     """Find models: in the catalogue, and among the repositories of the Hugging Face Hub with GGUF files.

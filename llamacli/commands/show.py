@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlag, OfflineFlag, PullFlag, between, one_of
+from llamacli.commands.options import MemoryContext, ModelFlag, OfflineFlag, PullFlag, one_of
 from llamacli.errors import UsageError
 
 
@@ -16,16 +16,7 @@ def show(
     model: ModelFlag = None,
     pull: PullFlag = False,
     offline: OfflineFlag = False,
-    ctx_size: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--ctx-size",
-            callback=between(0),
-            metavar="N",
-            help="Context in tokens for the memory; 0: the trained size. (the trained size, 8192 at most)",
-        ),
-    ] = None,
+    ctx_size: MemoryContext = None,
     cache_type_k: Annotated[
         str, typer.Option("-ctk", "--cache-type-k", metavar="TYPE", help="K cache, as for complete.")
     ] = "f16",

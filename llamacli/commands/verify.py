@@ -30,6 +30,6 @@ def verify(
 
     targets, output = task.targets(models or []), Output(as_json=as_json)
     with ui.Progress(targets, task.size(targets)) as progress:
-        rows = task.verify(targets, progress.update)
+        rows = task.verify(targets, progress.more)
     ui.show(rows, output)
     task.refuse_damaged(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llamacli.errors import AccessDenied, LlamacliError, ModelNotFound, NetworkError, UsageError, printable
+from llamacli.errors import OF_THE_DISK, AccessDenied, LlamacliError, ModelNotFound, NetworkError, UsageError, printable
 
 if TYPE_CHECKING:
     import httpx2
 
-#: Hosts to which a token may go without encryption.
+#: Hosts that are this machine.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 #: Statuses after which the same request may succeed: time-out, range, too early, too many.
 _PASSING = (408, 416, 425, 429)
-
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 class PlainRefused(NetworkError):
@@ -192,12 +188,22 @@ def offline() -> bool:
     return bool(constants.is_offline_mode())
 
 
+def unsafe(scheme: str, host: str | None) -> bool:
+    """Whether others can read or change what crosses the network: plain http, but not to this machine."""
+    return scheme != "https" and host not in _LOOPBACK
+
+
+def led_astray(response: httpx2.Response) -> bool:
+    """Whether a redirect led over plain http."""
+    return any(unsafe(hop.url.scheme, hop.url.host) for hop in (*response.history, response))
+
+
 def _refuse_open_token(token: str | None) -> None:
     """A token must not cross the network readable. Raises UsageError."""
     from huggingface_hub import constants, get_token
 
     parts = urlsplit(constants.ENDPOINT)
-    if parts.scheme != "https" and parts.hostname not in _LOOPBACK and (token or get_token()):
+    if unsafe(parts.scheme, parts.hostname) and (token or get_token()):
         raise UsageError(
             "HF_ENDPOINT is plain http, and the token would cross the network readable",
             hint="use https, or unset HF_TOKEN",
@@ -236,7 +242,7 @@ def _translated(id: str, revision: str) -> Iterator[None]:
     except httpx2.TimeoutException as error:
         raise NetworkError(f"the Hub does not answer, asked for {id}") from error
     except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             raise
         raise NetworkError(f"the Hub cannot be reached: {printable(str(error), 200)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # a proxy's page, say, in place of JSON

@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.errors import ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
-from llamacli.models import hub, store, web
+from llamacli.models import folders, hub, inside, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
-from llamacli.models.store import COMPANIONS, USUAL_QUANT
+from llamacli.models.quant import USUAL, quant_of_name
+from llamacli.models.store import COMPANIONS
 from llamacli.models.transfer import Progress, check_space, fetch, locked
 
 #: Above this, plain HTTP is refused by the Hub's own library; bytes.
 LARGEST_OVER_HTTP = 50 * 10**9
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
-_QUANT = re.compile(
-    r"(?:^|[-_.])((?:UD-)?(?:I?Q\d(?:_\d|_K)?(?:_[A-Z]{1,3})*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,10 @@ def variants(repository: Repository) -> list[Variant]:
         base = file.name.rpartition("/")[2].lower()
         if not any(word in base for word in COMPANIONS):
             found.setdefault(_SHARD.sub("", file.name), []).append(file)
-    whole = [Variant(quant_of(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()]
+    whole = [
+        Variant(quant_of_name(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()
+    ]
     return sorted(whole, key=lambda variant: (variant.size, variant.files[0].name))
-
-
-def quant_of(name: str) -> str:
-    """The quantisation that a file's name, or its folder's, says; "" where none does."""
-    stem = re.sub(r"\.gguf$", "", _SHARD.sub("", name), flags=re.IGNORECASE)
-    for part in reversed(stem.split("/")):
-        match = _QUANT.search(part)
-        if match:
-            return match.group(1).upper()
-    return ""
 
 
 def find(repository: Repository, quant: str | None = None, file: str | None = None) -> Variant | None:
@@ -67,7 +56,7 @@ def find(repository: Repository, quant: str | None = None, file: str | None = No
         whole = [variant for variant in present if any(each.name == file for each in variant.files)]
         alone = [Variant("", (each,)) for each in repository.files if each.name == file]  # a vision part, say
         return next(iter([*whole, *alone]), None)
-    wanted = (quant or USUAL_QUANT).upper()
+    wanted = (quant or USUAL).upper()
     matching = [variant for variant in present if variant.quant in (wanted, f"UD-{wanted}")]
     if matching:
         return min(matching, key=lambda variant: (variant.quant != wanted, len(variant.files[0].name)))
@@ -83,7 +72,7 @@ def choose(repository: Repository, quant: str | None = None, file: str | None = 
         raise ModelNotFound(f"{repository.id} has no file {printable(file)}", hint=offer(present))
     if not present:
         raise ModelNotFound(f"{repository.id} holds no GGUF model", hint="most have a second repository, …-GGUF")
-    raise ModelNotFound(f"{repository.id} has no {printable((quant or USUAL_QUANT).upper())}", hint=offer(present))
+    raise ModelNotFound(f"{repository.id} has no {printable((quant or USUAL).upper())}", hint=offer(present))
 
 
 def offer(present: list[Variant]) -> str:
@@ -99,7 +88,7 @@ def place(repository: Repository, file: RemoteFile, cache: Path | None = None) -
     if file.url is not None:
         return web.place(file.url)
     parts = file.name.split("/")
-    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
+    if inside.leads_out(parts):
         raise UsageError(f"{repository.id} names a file that would leave the cache: {printable(file.name)}")
     return _folder(repository, cache) / "snapshots" / repository.commit / Path(*parts)
 
@@ -130,7 +119,7 @@ def _target(repository: Repository, file: RemoteFile, cache: Path | None) -> Tar
 
 def cache(repository: Repository) -> Path:
     """The folder in which a repository's files go."""
-    return hub.cache_folder() if repository.commit else store.web_folder()
+    return hub.cache_folder() if repository.commit else folders.web_folder()
 
 
 def _folder(repository: Repository, cache: Path | None) -> Path:
@@ -169,13 +158,13 @@ def pull_file(
     blob = target.path
     lock_path = cache / ".locks" / _folder(repository, cache).name / f"{file.digest}.lock"  # the library's own
     try:
-        inside(cache, (pointer.parent, blob.parent, lock_path.parent))
+        inside.make(cache, (pointer.parent, blob.parent, lock_path.parent))
         with locked(lock_path, waiting):
             if _present(blob, file.size):
                 target.forget()  # somebody else brought it, or a kill came just before this
             else:
                 _transfer(repository, file, target, token, progress)
-            inside(cache, (pointer.parent,))  # again: a removal of other files may have found it empty
+            inside.make(cache, (pointer.parent,))  # again: a removal of other files may have found it empty
             _link(pointer, blob)
             _remember(repository, cache)
     except OSError as error:
@@ -221,19 +210,6 @@ def _present(blob: Path, size: int) -> bool:
     return blob.is_file() and not blob.is_symlink() and blob.stat().st_size == size
 
 
-def inside(cache: Path, folders: Iterable[Path]) -> None:
-    """Make the folders. Raises StorageError where a link that somebody planted leads out of the cache."""
-    cache.mkdir(parents=True, exist_ok=True)
-    root = cache.resolve()
-    for folder in folders:
-        current = cache
-        for part in folder.relative_to(cache).parts:
-            current = current / part
-            if not current.resolve().is_relative_to(root):
-                raise StorageError(f"{current} is a link that leads out of the cache", hint="remove it")
-            current.mkdir(exist_ok=True)
-
-
 def _link(pointer: Path, blob: Path) -> None:
     """The name under which every tool finds the file: a relative link, or a copy where links cannot be made."""
     link = os.path.relpath(blob, pointer.parent)
@@ -259,10 +235,10 @@ def _remember(repository: Repository, cache: Path) -> None:
     if repository.revision == repository.commit:
         return
     parts = repository.revision.split("/")
-    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in parts):
+    if inside.leads_out(parts):
         raise UsageError(f"a revision cannot be called {printable(repository.revision)}")
     ref = _folder(repository, cache) / "refs" / Path(*parts)
-    inside(cache, (ref.parent,))
+    inside.make(cache, (ref.parent,))
     temporary = ref.with_name(f".{ref.name}.{os.getpid()}.llamacli")
     temporary.write_text(repository.commit)
     os.replace(temporary, ref)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from llamacli.errors import BadModelFile, NetworkError, StorageError, printable
 from llamacli.models import hub
+from llamacli.models.answer import Again, Answer
 from llamacli.models.gguf import Header, read_header
 from llamacli.models.hub import RemoteFile, Repository, Source
 
 #: Bytes that are asked for at first, and at most: a vocabulary of 150,000 tokens takes 6 MiB, one of 260,000 16 MiB.
 FIRST, MOST = 1 << 20, 64 << 20
-#: Attempts of each request; seconds without a byte that end one; the longest pause that a server may ask for.
-_ATTEMPTS, _SILENCE, _PAUSE = 3, 30.0, 10.0
+#: Attempts of each request; the longest pause that a server may ask for, in seconds.
+_ATTEMPTS, _PAUSE = 3, 10.0
 
 
 @contextlib.contextmanager
@@ -70,45 +71,23 @@ def _beginning(source: Source, start: int, end: int, file: RemoteFile) -> bytes:
     while True:
         try:
             return _range(source, start, end, file)
-        except _Again as again:
+        except Again as again:
             if attempt == _ATTEMPTS:
                 raise again.error from again
-            time.sleep(min(again.seconds, _PAUSE))
+            time.sleep(min(again.seconds or 0.5, _PAUSE))
             attempt += 1
 
 
-class _Again(Exception):
-    """An attempt failed in a way that another one may mend."""
-
-    def __init__(self, error: NetworkError, seconds: float = 0.5) -> None:
-        super().__init__(str(error))
-        self.error, self.seconds = error, seconds
-
-
 def _range(source: Source, start: int, end: int, file: RemoteFile) -> bytes:
-    import httpx2
-
-    wanted = {**source.headers, "Range": f"bytes={start}-{end - 1}"}
-    timeout = httpx2.Timeout(_SILENCE)
+    """Raises Again."""
     data = bytearray()
-    try:
-        with source.client.stream("GET", source.url, headers=wanted, timeout=timeout, follow_redirects=True) as answer:
-            if answer.status_code >= 400:
-                refusal = hub.refused(answer.status_code, "the server")
-                if not isinstance(refusal, NetworkError):
-                    raise refusal
-                after = str(answer.headers.get("retry-after", ""))
-                raise _Again(refusal, float(after) if after.isascii() and after.isdigit() else 0.5)
-            got = str(answer.headers.get("content-range", ""))
-            if answer.status_code == 206 and got != f"bytes {start}-{end - 1}/{file.size}":
-                raise _Again(NetworkError(f"the server sent another part, or another file: {printable(got, 60)}"))
-            skip = start if answer.status_code == 200 else 0  # the whole file, from a server that knows no ranges
-            for block in answer.iter_raw(1 << 18):
-                data += block
-                if len(data) >= skip + end - start:  # the rest is never read
-                    break
-    except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-        raise _Again(NetworkError(f"the connection broke: {printable(str(error), 200)}")) from error
-    if len(data) < skip + end - start:
-        raise _Again(NetworkError("the connection ended too early"))
-    return bytes(data[skip : skip + end - start])
+    with Answer(source, {**source.headers, "Range": f"bytes={start}-{end - 1}"}) as answer:
+        got = answer.header("content-range")
+        if answer.status != 200 and got != f"bytes {start}-{end - 1}/{file.size}":
+            raise Again(NetworkError(f"the server sent another part, or another file: {printable(got, 60)}"))
+        skip = start if answer.status == 200 else 0  # the whole file, from a server that knows no ranges
+        for block in answer.blocks():
+            data += block
+            if len(data) >= skip + end - start:  # the rest is never read
+                return bytes(data[skip : skip + end - start])
+    raise Again(NetworkError("the connection ended too early"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llamacli.errors import ModelNotFound, StorageError, UsageError, printable
-from llamacli.models import reference, store
+from llamacli.models import folders, reference, store
 from llamacli.models.reference import Reference
 
 #: What an unfinished download leaves beside its blob: a pull's, or huggingface_hub's.
@@ -58,7 +58,7 @@ def plan(text: str, others: Sequence[Removal] = ()) -> Removal:
     meant, path = reference.present(text)
     if path is None:
         return _unfinished(meant)
-    source, place, root = store.source(path)
+    source, place, root = folders.source(path)
     if source == "builtin":
         raise UsageError(f"{reference.BUILTIN} is built in and cannot be removed")
     gone = {name for other in others for name in other.names}
@@ -157,7 +157,7 @@ def _inside(folder: Path, root: Path) -> None:
 
 
 def _hub_model(text: str, path: Path, root: Path, gone: set[Path]) -> Removal:
-    if store.hub_name(path) is None:
+    if folders.hub_name(path) is None:
         raise UsageError(
             f"{printable(text)} is a part of the Hub cache, not a model in it", hint="llamacli ls shows the names"
         )
@@ -194,10 +194,10 @@ def _unfinished(meant: Reference) -> Removal:
     if meant.url is not None:
         from llamacli.models import web
 
-        left = _web_leftovers(meant.text, web.place(meant.url), store.web_folder())
+        left = _web_leftovers(meant.text, web.place(meant.url), folders.web_folder())
         if left.data:
             return left
-    for root in store.hub_roots():
+    for root in folders.hub_roots():
         for folder in _listed(root):
             repository = folder.name.removeprefix("models--").replace("--", "/")
             if repository == folder.name or repository.casefold() != (meant.repository or "").casefold():

@@ -10,18 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from llamacli.builtin import TINY
 from llamacli.errors import printable
-from llamacli.models.ggml_types import type_name
-from llamacli.models.gguf import Header
-from llamacli.paths import data as data_folder
+from llamacli.models import folders
+from llamacli.models.quant import USUAL
 
 #: A part of a split model: (what comes before, number, how many).
 SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
@@ -33,8 +30,6 @@ _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _OLLAMA_PROJECTOR = "application/vnd.ollama.image.projector"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
-#: Which quantisation `user/repo` means.
-USUAL_QUANT = "Q4_K_M"
 _GGUF = "*.[gG][gG][uU][fF]"
 #: Files that belong to a model and are none themselves (llama.cpp's `gguf_filename_is_model`).
 COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
@@ -62,16 +57,16 @@ class LocalModel:
 def local_models() -> list[LocalModel]:
     """All models, sorted by source and name. Nothing on the disk makes this raise."""
     found = [_model("tiny", (TINY,), "builtin")]
-    for root in hub_roots():
+    for root in folders.hub_roots():
         found += _hub_models(root)
-    for root in _different([llama_cpp_cache()]):
+    for root in folders.different([folders.llama_cpp_cache()]):
         found += _folder_models(root, _GGUF, "llama.cpp")
-    for root in lm_studio_folders():
+    for root in folders.lm_studio_folders():
         found += _folder_models(root, f"*/*/{_GGUF}", "lmstudio")
-    for root in _different(ollama_folders()):
+    for root in folders.different(folders.ollama_folders()):
         found += _ollama_models(root)
-    for paths in _joined(_files(web_folder(), f"*/**/{_GGUF}")):
-        found.append(_model(address(paths[0]), paths, "web", root=web_folder()))
+    for paths in _joined(_files(folders.web_folder(), f"*/**/{_GGUF}")):
+        found.append(_model(folders.address(paths[0]), paths, "web", root=folders.web_folder()))
     return sorted(found, key=lambda model: (model.source, model.name.casefold(), model.name))
 
 
@@ -84,9 +79,9 @@ def find(name: str, *, complete: bool = True, revision: str | None = None) -> Pa
     """
     chosen = _first_usable if complete else _first
     if name.startswith("ollama:"):
-        models = [model for root in _different(ollama_folders()) for model in _ollama_models(root)]
+        models = [model for root in folders.different(folders.ollama_folders()) for model in _ollama_models(root)]
         return chosen(model for model in _by_name(models, _full_ollama_name(name)))
-    for root in hub_roots():
+    for root in folders.hub_roots():
         repositories = _repositories(root)
         base, _, quant = name.partition(":")
         for repo, folder in sorted(repositories, key=lambda row: row[0] != base):
@@ -108,98 +103,6 @@ def parts(path: Path) -> tuple[Path, ...]:
     if name is None or not 1 < int(name[3]) <= _MAX_PARTS:
         return (path,)
     return tuple(path.with_name(f"{name[1]}-{i + 1:05}-of-{name[3]}.gguf") for i in range(int(name[3])))
-
-
-# ---- where the stores are ------------------------------------------------------------------------------------------
-
-
-def hub_cache() -> Path:
-    """huggingface_hub's cache, by its own variables (`huggingface_hub.constants`)."""
-    named = [*_environment("HF_HUB_CACHE"), *_environment("HUGGINGFACE_HUB_CACHE")]
-    caches = [*_environment("XDG_CACHE_HOME"), _home(".cache")]
-    homes = [*_environment("HF_HOME"), caches[0] / "huggingface"]
-    return [*named, homes[0] / "hub"][0]
-
-
-def hub_roots() -> list[Path]:
-    """All folders with the Hub cache's layout: newer versions of llama.cpp keep theirs so, too."""
-    return _different([hub_cache(), *_environment("LLAMA_CACHE")])
-
-
-def lm_studio_folders() -> list[Path]:
-    return _different([_home(".lmstudio/models"), _home(".cache/lm-studio/models")])
-
-
-def llama_cpp_cache() -> Path:
-    """Where llama.cpp kept downloads before it took to the Hub cache (`fs_get_cache_directory`)."""
-    if sys.platform == "darwin":
-        default = _home("Library/Caches")
-    elif sys.platform == "win32":
-        default = [*_environment("LOCALAPPDATA"), _home("AppData/Local")][0]
-    else:
-        default = [*_environment("XDG_CACHE_HOME"), _home(".cache")][0]
-    return [*_environment("LLAMA_CACHE"), default / "llama.cpp"][0]
-
-
-def ollama_folders() -> list[Path]:
-    """Ollama's model folders: the one that is named, or the user's and that of its service on Linux."""
-    return _environment("OLLAMA_MODELS") or [_home(".ollama/models"), Path("/usr/share/ollama/.ollama/models")]
-
-
-def web_folder() -> Path:
-    """Where files lie that were pulled from an address: host/path/file.gguf."""
-    return data_folder() / "web"
-
-
-def address(path: Path) -> str:
-    """The address of a file in web_folder(), as -m takes it."""
-    host, *rest = path.relative_to(web_folder()).parts
-    host = re.sub(r"_(\d+)$", r":\1", host)
-    return f"https://{quote(os.fsencode(host), safe=':')}/{quote(os.fsencode('/'.join(rest)))}"
-
-
-def source(path: Path) -> tuple[str, Path, Path | None]:
-    """Which store a file belongs to, as in LocalModel; its path as `local_models` spells it; and the store's folder.
-
-    The source of a file outside of all stores is "file", its folder None. How the path is spelled decides first: what a
-    link in a store leads to does not matter.
-    """
-    roots = [("huggingface", root) for root in hub_roots()]
-    roots += [("lmstudio", root) for root in lm_studio_folders()]
-    roots += [("ollama", root) for root in ollama_folders()]
-    roots += [("llama.cpp", llama_cpp_cache()), ("web", web_folder())]
-    spelled, real = Path(os.path.abspath(path)), Path(os.path.realpath(path.parent)) / path.name
-    for name, root in roots:
-        for place, folder in ((spelled, Path(os.path.abspath(root))), (real, Path(os.path.realpath(root)))):
-            if place.is_relative_to(folder):
-                inside = place.relative_to(folder)
-                if name != "huggingface" or inside.as_posix().startswith("models--"):
-                    return name, root / inside, root
-    return ("builtin" if real == Path(os.path.realpath(TINY.parent)) / TINY.name else "file"), path, None
-
-
-def hub_name(path: Path) -> str | None:
-    """user/repo/file.gguf of a file in a snapshot of the Hub cache; None for any other file."""
-    name, place, root = source(path)
-    inside = place.relative_to(root).parts if name == "huggingface" and root is not None else ()
-    if len(inside) > 3 and inside[1] == "snapshots":
-        return "/".join([inside[0].removeprefix("models--").replace("--", "/"), *inside[3:]])
-    return None
-
-
-def _environment(variable: str) -> list[Path]:
-    """The folder that a variable names, or nothing."""
-    value = os.environ.get(variable)
-    return [Path(os.path.expandvars(os.path.expanduser(value)))] if value else []
-
-
-def _home(folder: str) -> Path:
-    return Path(os.path.expanduser("~")) / folder
-
-
-def _different(folders: Iterable[Path]) -> list[Path]:
-    """Each folder once, also where one is a link to another."""
-    return list({os.path.realpath(folder): folder for folder in reversed([*folders])}.values())[::-1]
 
 
 # ---- files → models ------------------------------------------------------------------------------------------------
@@ -333,7 +236,7 @@ def _quantised(
 ) -> Path | None:
     """The model of this quantisation: its name, or its folder's, holds it whole ("Q4_K_M", not "K_M")."""
     whole = [m for m in models if not any(word in m.path.name.lower() for word in COMPANIONS)]
-    pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or USUAL_QUANT)}[.\-/]", re.IGNORECASE)
+    pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or USUAL)}[.\-/]", re.IGNORECASE)
     found = chosen(m for m in whole if pattern.search(m.name[len(repo) :]))
     return chosen(whole) if found is None and not quant and len(whole) == 1 else found
 
@@ -431,35 +334,3 @@ def _full_ollama_name(typed: str) -> str:
     host = pieces.pop(0) if len(pieces) > 2 else _OLLAMA_HOST
     namespace = pieces.pop(0) if len(pieces) > 1 else _OLLAMA_NAMESPACE
     return _ollama_name(host, namespace, "/".join(pieces), tag)
-
-
-# ---- quantisation --------------------------------------------------------------------------------------------------
-
-#: enum llama_ftype (llama.h), by the names that files carry.
-_FILE_TYPES = """
-    F32 F16 Q4_0 Q4_1 Q4_1_F16 Q4_2 Q4_3 Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K
-    IQ2_XXS IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M BF16 Q4_0_4_4 Q4_0_4_8
-    Q4_0_8_8 TQ1_0 TQ2_0 MXFP4_MOE NVFP4 Q1_0 Q2_0
-"""
-_QUANT = re.compile(
-    r"(?<![a-z0-9])((?:UD-)?(?:I?Q[1-8]|TQ[12])(?:_(?:[0-9]|K|S|M|L|XL|NL|XS|XXS|XXL))*|BF16|FP?16|FP?32"
-    r"|MXFP4(?:_MOE)?|NVFP4)(?![a-z0-9])",
-    re.IGNORECASE,
-)
-
-
-def quant(header: Header) -> str:
-    """How a file is quantised: by its name, which may know more ("UD-Q4_K_XL"), else by general.file_type, else by the
-    type that holds most of its bytes; "" without tensors.
-    """
-    if named := _QUANT.findall(header.path.name):
-        return re.sub("^FP", "F", str(named[-1]).upper())
-    file_type = header.metadata.get("general.file_type")
-    names = _FILE_TYPES.split()
-    if isinstance(file_type, int) and 0 <= file_type < len(names):
-        return names[file_type]
-    n_bytes: dict[str, int] = {}
-    for tensor in header.tensors:
-        kind = type_name(tensor.type)
-        n_bytes[kind] = n_bytes.get(kind, 0) + tensor.n_bytes
-    return max(n_bytes, key=lambda kind: n_bytes[kind], default="")

@@ -10,10 +10,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from llamacli.errors import ChecksumMismatch, LlamacliError, NetworkError, StorageError, printable
+from llamacli.models.answer import Again, Answer
 from llamacli.models.part import PIECE, Part, Target, storage_error
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ CONNECTIONS = 8
 RAMP, SLOW, FAST = 0.1, 128e3, 400e6
 #: Pieces that one request asks for.
 SEGMENT = 32
-#: Attempts without any progress before giving up, and seconds without a byte that count as one.
-ATTEMPTS, SILENCE = 5, 30.0
+#: Attempts without any progress before giving up.
+ATTEMPTS = 5
 #: Free space that is left to others, bytes.
 MARGIN = 64 << 20
 
@@ -92,7 +92,7 @@ class _Work:
             self.error = self.error or error
             self.changed.notify_all()
 
-    def missed(self, again: _Again, began: float) -> None:
+    def missed(self, again: Again, began: float) -> None:
         """An attempt that began at that time failed: wait until the next one may; the last one fails for good.
 
         All connections fail together where the network does: that is one failure, and one pause.
@@ -253,7 +253,7 @@ def _connection(source: Source, work: _Work) -> None:
         began = time.monotonic()
         try:
             _fetch_pieces(source, work, pieces)
-        except _Again as again:
+        except Again as again:
             work.give_back(pieces)
             work.missed(again, began)
         except OSError as error:
@@ -262,32 +262,24 @@ def _connection(source: Source, work: _Work) -> None:
             work.fail(error)
 
 
-class _Again(Exception):
-    """An attempt failed in a way that another one may mend."""
-
-    def __init__(self, error: LlamacliError, seconds: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.seconds = error, seconds
-
-
 def _fetch_pieces(source: Source, work: _Work, pieces: range) -> None:
-    """One request for a run of pieces. Raises _Again, OSError, and what `hub.refused` gives."""
+    """One request for a run of pieces. Raises Again, OSError, and what `hub.refused` gives."""
     start = pieces.start * PIECE
     end = min(pieces.stop * PIECE, work.part.target.size)
     headers = {**source.headers, "Range": f"bytes={start}-{end - 1}"}
-    with _Answer(source, headers) as answer:
+    with Answer(source, headers) as answer:
         if answer.status == 200:
             answer.check_length(work.part.target.size)
             with work.changed:
                 if work.ranged:  # some cache on the way knows none; begin anew only where nobody does
-                    raise _Again(NetworkError("the server sent the whole file in place of a part"))
+                    raise Again(NetworkError("the server sent the whole file in place of a part"))
                 work.sequential = True
             return
         if answer.status != 206:
-            raise _Again(NetworkError(f"the server refused bytes {start}–{end - 1} ({answer.status})"))
+            raise Again(NetworkError(f"the server refused bytes {start}–{end - 1} ({answer.status})"))
         if answer.header("content-range") != f"bytes {start}-{end - 1}/{work.part.target.size}":
             got = printable(answer.header("content-range"), 60)
-            raise _Again(NetworkError(f"the server sent another part of the file, or another file: {got}"))
+            raise Again(NetworkError(f"the server sent another part of the file, or another file: {got}"))
         work.ranged = True
         _store(answer, work, pieces)
 
@@ -298,12 +290,12 @@ def _whole(source: Source, work: _Work) -> None:
     while work.error is None and not work.stopped and 0 in part.have:
         began = time.monotonic()
         try:
-            with _Answer(source, source.headers) as answer:
+            with Answer(source, source.headers) as answer:
                 if answer.status != 200:
-                    raise _Again(NetworkError(f"the server answered {answer.status}"))
+                    raise Again(NetworkError(f"the server answered {answer.status}"))
                 answer.check_length(part.target.size)
                 _store(answer, work, range(part.n_pieces))
-        except _Again as again:
+        except Again as again:
             if not part.target.digest and not source.version and part.n_bytes:
                 work.fail(again.error)  # a second answer may be another file
             work.missed(again, began)
@@ -313,7 +305,7 @@ def _whole(source: Source, work: _Work) -> None:
             work.fail(error)
 
 
-def _store(answer: _Answer, work: _Work, pieces: range) -> None:
+def _store(answer: Answer, work: _Work, pieces: range) -> None:
     """Write the body to its place, and note each piece that is complete."""
     part, number = work.part, pieces.start
     offset = crc = 0
@@ -335,73 +327,10 @@ def _store(answer: _Answer, work: _Work, pieces: range) -> None:
                 number, offset, crc = number + 1, 0, 0
         if rest:  # more than was asked for, perhaps without end
             if pieces.stop == part.n_pieces and not part.target.digest:
-                raise _Again(NetworkError("more came than the server had announced"))
+                raise Again(NetworkError("more came than the server had announced"))
             return
-    if number < pieces.stop:
-        raise _Again(NetworkError("the connection ended too early"))
-
-
-class _Answer:
-    """A streamed response. Raises _Again for what another attempt may mend, else what `hub.refused` gives."""
-
-    def __init__(self, source: Source, headers: dict[str, str]) -> None:
-        import httpx2
-
-        self._errors = (httpx2.HTTPError, httpx2.StreamError)
-        timeout = httpx2.Timeout(SILENCE)
-        self._version, self._asked = source.version, (urlsplit(source.url).scheme, urlsplit(source.url).hostname or "")
-        self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
-
-    def __enter__(self) -> _Answer:
-        from llamacli.models.hub import PlainRefused, refused
-
-        try:
-            self._response = self._stream.__enter__()
-        except self._errors as error:
-            raise _Again(NetworkError(f"the connection failed: {printable(str(error), 200)}")) from error
-        self.status = int(self._response.status_code)
-        if self.status >= 400 and self.status != 416:
-            refusal = refused(self.status, "the server")
-            self._stream.__exit__(None, None, None)
-            if isinstance(refusal, NetworkError) and not isinstance(refusal, PlainRefused):
-                raise _Again(refusal, _seconds(self.header("retry-after")))
-            raise refusal
-        for hop in (*self._response.history, self._response):
-            if unsafe(hop.url.scheme, hop.url.host) and not unsafe(*self._asked):
-                self._stream.__exit__(None, None, None)
-                raise NetworkError("the server leads from https to plain http")
-        version = self.header("etag") or self.header("last-modified")
-        if self._version and version and version != self._version:
-            self._stream.__exit__(None, None, None)
-            raise NetworkError("the file changed while it came", hint="pull again: the new version will come")
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stream.__exit__(*exception)
-
-    def header(self, name: str) -> str:
-        return str(self._response.headers.get(name, ""))
-
-    def check_length(self, size: int) -> None:
-        """Whether the whole file is announced, if anything is."""
-        length = self.header("content-length")
-        if length and length != str(size):
-            raise _Again(NetworkError(f"the server offers {length} bytes, not {size}"))
-
-    def blocks(self) -> Any:
-        try:
-            yield from self._response.iter_raw()
-        except self._errors as error:
-            raise _Again(NetworkError(f"the connection broke: {printable(str(error), 200)}")) from error
-
-
-def _seconds(text: str) -> float | None:
-    return float(text) if text.isascii() and text.isdigit() else None
-
-
-def unsafe(scheme: str, host: str) -> bool:
-    """Whether what comes from there could be somebody else's: plain http, but not from this machine."""
-    return scheme != "https" and host not in ("localhost", "127.0.0.1", "::1")
+    if number < pieces.stop:  # a connection that breaks is an error of its own
+        raise Again(ChecksumMismatch("the server sends less than it promised", hint="nothing bad was kept; try again"))
 
 
 def check_space(folder: Path, needed: int) -> None:

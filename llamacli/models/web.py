@@ -17,12 +17,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from llamacli import paths
-from llamacli.errors import AccessDenied, BadModelFile, ModelNotFound, NetworkError, StorageError, UsageError, printable
-from llamacli.models import hub, store
+from llamacli.errors import AccessDenied, BadModelFile, ModelNotFound, NetworkError, UsageError, printable
+from llamacli.models import folders, hub, inside, store
 from llamacli.models.gguf import read_header
 from llamacli.models.hub import RemoteFile, Repository, Source
 from llamacli.models.part import Target, storage_error
-from llamacli.models.transfer import Progress, fetch, locked, unsafe
+from llamacli.models.transfer import Progress, fetch, locked
 
 #: The number of a part in an address.
 _NUMBER = re.compile(r"-\d{5}(?=-of-\d{5}\.gguf)", re.IGNORECASE)
@@ -39,14 +39,14 @@ def place(url: str) -> Path:
         raise UsageError(f"{printable(url, 200)} is no address") from error
     if secret:
         raise UsageError("an address with a password in it is refused", hint="it would end up in histories and logs")
-    if parts.scheme not in ("http", "https") or unsafe(parts.scheme, host):
+    if parts.scheme not in ("http", "https") or hub.unsafe(parts.scheme, host):
         raise UsageError(f"{printable(url, 200)}: models come over https", hint="https://… or a file's path")
     if not names[-1].lower().endswith(".gguf"):
         raise UsageError(f"{printable(url, 200)} is no address of a GGUF file", hint="it would end in .gguf")
     folder = host.replace(":", "_") + (f"_{port}" if port else "")
-    if any(part in ("", ".", "..") or re.search(r"[\\:\x00-\x1f\x7f]", part) for part in (folder, *names)):
+    if inside.leads_out((folder, *names)):
         raise UsageError(f"{printable(url, 200)} names a file that would leave the store")
-    return store.web_folder().joinpath(folder, *names)
+    return folders.web_folder().joinpath(folder, *names)
 
 
 def locate(url: str, *, complete: bool = True) -> Path | None:
@@ -92,7 +92,7 @@ def _ask(url: str) -> RemoteFile:
         raise AccessDenied(f"{shown}: access is refused ({answer.status_code})", hint="download it, then name the file")
     if answer.status_code >= 400:
         raise hub.refused(answer.status_code, urlsplit(url).hostname or "the server")
-    if any(unsafe(hop.url.scheme, hop.url.host) for hop in (*answer.history, answer)):
+    if hub.led_astray(answer):
         raise NetworkError(f"{shown} leads from https to plain http")
     if not (length.isascii() and length.isdigit()) or int(length) == 0:
         raise NetworkError(f"{shown}: the server does not say how large the file is")
@@ -121,8 +121,8 @@ def pull_file(
         _check(part)
         sidecar(path).unlink(missing_ok=True)  # what it says is of an older file
 
-    _inside(path.parent)
     try:
+        inside.make(folders.web_folder(), (path.parent,))
         with locked(lock(path), waiting):
             if not present(file):
                 if not file.version:  # nobody knows of which version the parts are
@@ -140,7 +140,7 @@ def forget_other_versions(files: Sequence[RemoteFile]) -> None:
         wanted = target(file)
         if not wanted.path.parent.is_dir():
             continue
-        _inside(wanted.path.parent)
+        inside.make(folders.web_folder(), (wanted.path.parent,))
         with locked(lock(wanted.path)):
             if len(files) > 1 and not present(file):
                 wanted.path.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def present(file: RemoteFile) -> bool:
 
 def checksum(path: Path) -> str | None:
     """The sha256 that was noted when this file came, None for a file that is none of ours."""
-    source, spelled, _ = store.source(path)
+    source, spelled, _ = folders.source(path)
     digest = _noted(spelled, "sha256") if source == "web" else ""
     return digest if re.fullmatch(r"[0-9a-f]{64}", digest) else None
 
@@ -204,17 +204,3 @@ def _check(path: Path) -> None:
     except BadModelFile as error:
         reason = error.message.replace(str(path), "what came")
         raise BadModelFile(reason, hint="nothing was kept; is this the file's own address?") from error
-
-
-def _inside(parent: Path) -> None:
-    """Make the folders. Raises StorageError where a link that somebody planted leads out of the store."""
-    root = current = store.web_folder()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        for name in parent.relative_to(root).parts:
-            current = current / name
-            if not current.resolve().is_relative_to(root.resolve()):
-                raise StorageError(f"{current} is a link that leads out of the store", hint="remove it")
-            current.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{current}: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llamacli.errors import LlamacliError
 from llamacli.models import store
 from llamacli.models.gguf import path_text, read_header
+from llamacli.models.quant import quant_of_file
 from llamacli.models.store import LocalModel
 
 
@@ -41,7 +42,7 @@ def _entry(model: LocalModel, projectors: bool) -> Entry | None:
     if model.size is not None:
         try:
             header = read_header(model.path)
-            quant, architecture = store.quant(header), header.architecture
+            quant, architecture = quant_of_file(header), header.architecture
             if not projectors and (architecture == "clip" or header.text("general.type") == "mmproj"):
                 return None
         except LlamacliError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from llamacli.errors import LlamacliError, ModelNotFound, SomeItemsFailed, UsageError, printable
-from llamacli.models import hub, reference, store
+from llamacli.models import folders, hub, reference, store
 from llamacli.models.hub import RemoteFile, Repository
 
 State = Literal["current", "outdated", "gone", "unknown"]
@@ -99,7 +99,7 @@ def _copies() -> list[_Copy]:
 
 def _copies_of(model: store.LocalModel) -> Iterator[_Copy]:
     """One for each branch or tag whose commit holds the model; main first."""
-    root = next(root for root in store.hub_roots() if model.path.is_relative_to(root))
+    root = next(root for root in folders.hub_roots() if model.path.is_relative_to(root))
     name, snapshots, commit, *_ = model.path.relative_to(root).parts
     folder, snapshot = root / name, root / name / snapshots / commit
     repository = name.removeprefix("models--").replace("--", "/")
@@ -137,7 +137,7 @@ def _named(models: Sequence[str], copies: Sequence[_Copy]) -> list[_Copy]:
         path = reference.locate(meant)
         if path is None:
             raise reference.missing(meant)
-        model = store.hub_name(store.parts(path)[0])
+        model = folders.hub_name(store.parts(path)[0])
         mine = [copy for copy in copies if copy.model == model and copy not in chosen]
         if model is None:
             raise UsageError(

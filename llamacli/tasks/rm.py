@@ -10,8 +10,8 @@ from pathlib import Path
 from llamacli import signals
 from llamacli.errors import UsageError, printable
 from llamacli.models import removal
+from llamacli.models.folders import hub_cache
 from llamacli.models.removal import Removal
-from llamacli.models.store import hub_cache
 
 _OWNERS = {
     "ollama": "a model of Ollama's",

@@ -13,6 +13,7 @@ from llamacli.errors import BadModelFile, UsageError
 from llamacli.models import store
 from llamacli.models.ggml_types import type_name
 from llamacli.models.gguf import MAX_LAYERS, STRING, Array, Header, TensorInfo, path_text, read_header
+from llamacli.models.quant import quant_of_file
 from llamacli.models.reference import name as shown_name
 from llamacli.tasks.memory import MOST_CTX, Memory, estimate, number, tensors_of
 
@@ -157,7 +158,7 @@ def show(path: Path, *, n_ctx: int | None = None, type_k: str = "f16", type_v: s
         license=header.text("general.license") or header.text("general.license.name"),
         files=tuple(str(each.path) for each in headers),
         file_size=sum(each.file_size for each in headers),
-        quant=store.quant(header),
+        quant=quant_of_file(header),
         bits_per_weight=round(8 * n_bytes / parameters, 3) if parameters else None,
         parameters=parameters,
         active_parameters=_active(header, tensors),

@@ -27,7 +27,7 @@ from llamacli.errors import (
     UsageError,
     printable,
 )
-from llamacli.models import gguf_checks, reference, store, web
+from llamacli.models import folders, gguf_checks, reference, store, web
 from llamacli.models.gguf import DOWNLOAD_AGAIN, Header, path_text, read_header
 
 State = Literal["ok", "damaged", "unchecked", "missing"]
@@ -125,12 +125,12 @@ def refuse_damaged(rows: Sequence[Checked]) -> None:
 
 def _remedy(row: Checked) -> str:
     """How the first of the damaged models is brought anew."""
-    source, place, _ = store.source(row.file)
-    if name := store.hub_name(store.parts(row.file)[0]):
+    source, place, _ = folders.source(row.file)
+    if name := folders.hub_name(store.parts(row.file)[0]):
         shown = printable(shlex.quote(name))
         return f"llamacli rm {shown} && llamacli pull {shown}"
     if source == "web":
-        shown = printable(shlex.quote(store.address(store.parts(place)[0])))
+        shown = printable(shlex.quote(folders.address(store.parts(place)[0])))
         return f"llamacli rm {shown} && llamacli pull {shown}"
     if source == "ollama" and row.model.startswith("ollama:"):
         name = printable(shlex.quote(row.model.removeprefix("ollama:")))

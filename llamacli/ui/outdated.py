@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llamacli.tasks.outdated import Row
 from llamacli.ui import columns
@@ -13,31 +12,21 @@ from llamacli.ui.output import Output, note
 from llamacli.ui.progress import Bar
 from llamacli.ui.show import size
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 #: Characters of a commit on a terminal, as git shows them.
 _SHORT = 7
 #: More models than these are not named in the hint.
 _NAMED = 3
 
 
-class Progress:
+class Progress(Bar):
     """The bar over all repositories."""
 
     def __init__(self) -> None:
-        self._bar = Bar("asking the Hub")
+        super().__init__("asking the Hub")
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def update(self, done: int, total: int) -> None:
-        self._bar.update(done / total)
+    def asked(self, done: int, total: int) -> None:
+        """So many of all are asked."""
+        self.update(done / total)
 
 
 def show(rows: Sequence[Row], output: Output) -> None:

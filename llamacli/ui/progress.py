@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 from llamacli import signals
 from llamacli.ui.output import is_terminal
@@ -23,6 +23,12 @@ class Bar:
         self._began = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def update(self, done: float) -> None:
         """`done` of `total`."""

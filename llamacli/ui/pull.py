@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llamacli.tasks.pull import Pulled, Watch
 from llamacli.ui.output import Output, note
 from llamacli.ui.progress import Bar
 from llamacli.ui.sanitize import for_terminal
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-
-class Bars:
-    """The bar of one model's files."""
+class Transfer(Bar):
+    """The bar over one model's files; `watch` moves it."""
 
     def __init__(self, model: str, size: int, missing: int) -> None:
-        self._bar = Bar(f"pulling {for_terminal(model)}", size, transfer=True)
-        self.watch = Watch(self._update if missing else None, self._waiting)
+        super().__init__(f"pulling {for_terminal(model)}", size, transfer=True)
+        self.watch = Watch((lambda done, _: self.update(done)) if missing else None, _waiting)
 
-    def __enter__(self) -> Bars:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def _update(self, done: int, total: int) -> None:
-        self._bar.update(done)
-
-    def _waiting(self) -> None:
-        note("another process brings the same file: waiting for it", style="dim")
+def _waiting() -> None:
+    note("another process brings the same file: waiting for it", style="dim")
 
 
 def show(pulled: Pulled, output: Output) -> None:

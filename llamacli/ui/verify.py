@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llamacli.tasks.verify import Checked, Target
 from llamacli.ui.ls import short
@@ -13,31 +12,21 @@ from llamacli.ui.output import Output, colours
 from llamacli.ui.progress import Bar
 from llamacli.ui.sanitize import for_terminal
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 _COLOURS = {"ok": 32, "damaged": 31, "missing": 31, "unchecked": 33}
 
 
-class Progress:
+class Progress(Bar):
     """The bar over all files."""
 
     def __init__(self, targets: Sequence[Target], n_bytes: int) -> None:
         what = short(targets[0].model) if len(targets) == 1 else f"{len(targets)} models"
-        self._bar, self._done = Bar(f"verifying {what}", n_bytes, transfer=True), 0
+        super().__init__(f"verifying {what}", n_bytes, transfer=True)
+        self._hashed = 0
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def update(self, n_bytes: int) -> None:
-        """So many bytes more."""
-        self._done += n_bytes
-        self._bar.update(self._done)
+    def more(self, n_bytes: int) -> None:
+        """So many bytes more are hashed."""
+        self._hashed += n_bytes
+        self.update(self._hashed)
 
 
 def show(rows: Sequence[Checked], output: Output) -> None:

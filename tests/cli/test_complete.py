@@ -24,11 +24,6 @@ def document(done: subprocess.CompletedProcess[bytes]) -> Any:
     return json.loads(done.stdout)
 
 
-#: Characters after which two tokens are so near that a processor's rounding decides: AMD's Zen 4 goes on otherwise than
-#: the Intel Xeon on which llama-completion wrote these texts.
-ROUNDED = {"repeat": 60}
-
-
 @pytest.mark.parametrize("name", list(FACTS["texts"]))
 def test_samplers_and_seed_equal_llama_completion(cli: Cli, stories: Path, name: str) -> None:
     """The same options and seed give the same text, so order, defaults, random numbers and the prompt's part in
@@ -37,8 +32,7 @@ def test_samplers_and_seed_equal_llama_completion(cli: Cli, stories: Path, name:
     fact = FACTS["texts"][name]
     options = ("-n", 48, "--seed", 3, "-t", 1, "-c", 256, *fact["options"])
     result = document(cli("complete", "-m", stories, *options, "--json", FACTS["prompt"]))
-    end = ROUNDED.get(name)
-    assert result["text"][:end] == fact["text"][:end]
+    assert result["text"] in (fact["text"], fact.get("text_on_zen4"))
 
 
 def test_a_pipe_gets_the_text_and_one_final_newline(cli: Cli, bare: Path) -> None:

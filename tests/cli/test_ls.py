@@ -20,17 +20,6 @@ HEADER = ["name", "size", "quant", "architecture", "source", "modified", "remark
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder; no variable names another place."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LLAMA_CACHE", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
-    return tmp_path
-
-
-@pytest.fixture
 def stocked(home: Path, plain: Path) -> Path:
     """A model in each store, one in the Hub cache with its projector."""
     blob = home / ".cache/huggingface/hub/models--me--toy-GGUF/blobs/abc"

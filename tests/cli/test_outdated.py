@@ -29,15 +29,6 @@ def hub(plain: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    """Where a process finds the stand-in, in an empty home."""
-    home = str(tmp_path / "home")
-    clean = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    clean |= {"HOME": home, "USERPROFILE": home, "OLLAMA_MODELS": home, "LLAMA_CACHE": ""}
-    return {**clean, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-
-
-@pytest.fixture
 def pull(cli: Cli, environment: dict[str, str]) -> Callable[..., Path]:
     def run(*arguments: str) -> Path:
         done = cli("pull", *arguments, env=environment)

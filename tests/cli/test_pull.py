@@ -37,13 +37,6 @@ def hub(content: bytes) -> Iterator[HubServer]:
         yield server
 
 
-@pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    """Where a process finds the stand-in and its own cache."""
-    clean = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return {**clean, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-
-
 def cached(environment: dict[str, str]) -> list[Path]:
     """Every file in the cache, links apart."""
     root = Path(environment["HF_HUB_CACHE"])

@@ -73,12 +73,6 @@ def hub(files: dict[str, Path], big: Path) -> Iterator[HubServer]:
         yield server
 
 
-@pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    clean = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return {**clean, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-
-
 def document(done: subprocess.CompletedProcess[bytes]) -> Any:
     assert (done.returncode, done.stderr) == (0, b"")
     return json.loads(done.stdout)

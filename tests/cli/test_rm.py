@@ -23,17 +23,6 @@ HEADER = ["model", "source", "file", "freed", "removed"]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder; no variable names another place."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LLAMA_CACHE", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
-    return tmp_path
-
-
-@pytest.fixture
 def link(home: Path) -> Path:
     """A model as a pull leaves it."""
     folder, commit, data = home / ".cache/huggingface/hub/models--me--toy-GGUF", "1" * 40, b"GGUF" * 1000

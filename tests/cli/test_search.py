@@ -43,10 +43,9 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    """Where a process finds the stand-in, and a home without a token."""
-    clean = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return {**clean, "HF_ENDPOINT": hub.url, "LLAMACLI_HOME": str(tmp_path / "home")}
+def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """With settings of its own."""
+    return {**environment, "LLAMACLI_HOME": str(tmp_path / "home")}
 
 
 def rows(done: subprocess.CompletedProcess[bytes], code: int = 0) -> list[dict[str, str]]:

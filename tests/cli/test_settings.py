@@ -30,9 +30,9 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def environment(config: Path, hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    home = {"LLAMACLI_HOME": str(config.parent.parent), "HF_HUB_CACHE": str(tmp_path / "cache")}
-    return {**home, "HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+def environment(environment: dict[str, str], config: Path) -> dict[str, str]:
+    """With the settings' folder."""
+    return {**environment, "LLAMACLI_HOME": str(config.parent.parent)}
 
 
 def model_of(done: subprocess.CompletedProcess[bytes]) -> str:

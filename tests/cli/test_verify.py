@@ -23,17 +23,6 @@ REPO, COMMIT = "me/toy-GGUF", "1" * 40
 UNKNOWN = "no checksum is known; its header is sound, and it holds all tensors"
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder; no variable names another place."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LLAMA_CACHE", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
-    return tmp_path
-
-
 def hub_file(home: Path, name: str, data: bytes, digest: str = "") -> Path:
     folder = home / ".cache/huggingface/hub/models--me--toy-GGUF"
     blob, link = folder / "blobs" / (digest or hashlib.sha256(data).hexdigest()), folder / "snapshots" / COMMIT / name

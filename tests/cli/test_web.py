@@ -16,7 +16,7 @@ Cli = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def web() -> Iterator[HubServer]:
+def hub() -> Iterator[HubServer]:
     """Any server will do: this one's addresses of files redirect, and know ranges and versions."""
     with HubServer() as server:
         server.add("user/files", {"some model.gguf": TINY, "page.gguf": b"<html>not found</html>" * 100})
@@ -24,9 +24,9 @@ def web() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    home = {"LLAMACLI_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    return {**home, "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """With a data folder of its own."""
+    return {**environment, "LLAMACLI_HOME": str(tmp_path / "home")}
 
 
 def address(server: HubServer, name: str = "some%20model.gguf") -> str:
@@ -40,9 +40,9 @@ def stored(environment: dict[str, str]) -> list[str]:
 
 
 def test_an_address_is_pulled_used_listed_verified_and_removed(
-    cli: Cli, web: HubServer, environment: dict[str, str]
+    cli: Cli, hub: HubServer, environment: dict[str, str]
 ) -> None:
-    url = address(web)
+    url = address(hub)
     missing = cli("complete", "-m", url, "Hello", env=environment)
     assert (missing.returncode, missing.stdout) == (3, b"")
     assert f"hint: llamacli pull {url}" in missing.stderr.decode()
@@ -50,8 +50,8 @@ def test_an_address_is_pulled_used_listed_verified_and_removed(
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.decode().strip())
     assert path.read_bytes() == TINY.read_bytes()
-    assert all(request.token is None for request in web.requests)
-    web.stop()
+    assert all(request.token is None for request in hub.requests)
+    hub.stop()
     assert cli("complete", "-m", url, "--temp", 0, "Hello", env=environment).stdout == b"Hello! How can I help you?\n"
     (row,) = [each for each in json.loads(cli("ls", "--json", env=environment).stdout) if each["source"] == "web"]
     assert row["name"].endswith("/user/files/resolve/main/some%20model.gguf")
@@ -67,42 +67,42 @@ def test_an_address_is_pulled_used_listed_verified_and_removed(
 
 
 def test_a_cut_transfer_resumes_and_another_version_begins_anew(
-    cli: Cli, web: HubServer, environment: dict[str, str]
+    cli: Cli, hub: HubServer, environment: dict[str, str]
 ) -> None:
-    web.faults.cut_after, web.faults.cut_times = 300_000, 3
-    assert cli("pull", address(web), env=environment).returncode == 0
+    hub.faults.cut_after, hub.faults.cut_times = 300_000, 3
+    assert cli("pull", address(hub), env=environment).returncode == 0
     changed = TINY.read_bytes()[:-1] + b"x"
-    web.add("user/files", {"some model.gguf": changed})
-    done = cli("pull", address(web), env=environment)
+    hub.add("user/files", {"some model.gguf": changed})
+    done = cli("pull", address(hub), env=environment)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.decode().strip()).read_bytes() == changed
     assert all("llamacli-" not in name for name in stored(environment))
 
 
-def test_a_file_that_changes_while_it_comes_is_refused(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    web.faults.change_etag_after, web.faults.change_in_place = 1, True
-    done = cli("pull", address(web), env=environment)
+def test_a_file_that_changes_while_it_comes_is_refused(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    hub.faults.change_etag_after, hub.faults.change_in_place = 1, True
+    done = cli("pull", address(hub), env=environment)
     assert (done.returncode, done.stdout) == (4, b"")
     assert b"changed while it came" in done.stderr
     assert not [name for name in stored(environment) if name.endswith(".gguf")]
 
 
-def test_what_is_no_gguf_is_code_6_and_not_kept(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    done = cli("pull", address(web, "page.gguf"), env=environment)
+def test_what_is_no_gguf_is_code_6_and_not_kept(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    done = cli("pull", address(hub, "page.gguf"), env=environment)
     assert (done.returncode, done.stdout) == (6, b"")
     assert stored(environment) == []
 
 
 def test_shards_of_an_address_come_together_and_never_mix(
-    cli: Cli, web: HubServer, environment: dict[str, str]
+    cli: Cli, hub: HubServer, environment: dict[str, str]
 ) -> None:
     names = [f"a+b(c)-0000{i}-of-00002.gguf" for i in (1, 2)]
-    web.add("user/files", {name: TINY.read_bytes()[:-1] + name[7:12].encode()[-1:] for name in names})
-    done = json.loads(cli("pull", "--json", address(web, names[1]), env=environment).stdout)
+    hub.add("user/files", {name: TINY.read_bytes()[:-1] + name[7:12].encode()[-1:] for name in names})
+    done = json.loads(cli("pull", "--json", address(hub, names[1]), env=environment).stdout)
     assert [file["name"] for file in done["files"]] == names
     assert [Path(file["path"]).read_bytes()[-1:] for file in done["files"]] == [b"1", b"2"]
-    web.add("user/files", {names[0]: TINY.read_bytes()[:-1] + b"x", names[1]: b"<html>"})
-    url = address(web, names[0])
+    hub.add("user/files", {names[0]: TINY.read_bytes()[:-1] + b"x", names[1]: b"<html>"})
+    url = address(hub, names[0])
     assert cli("pull", url, env=environment).returncode == 6
     assert cli("tokens", "--count", "-m", url, "Hello", env=environment).returncode == 3
     first, second = json.loads(cli("verify", "--json", url, env=environment).stdout)
@@ -112,25 +112,25 @@ def test_shards_of_an_address_come_together_and_never_mix(
 
 
 def test_a_working_copy_stays_until_the_new_version_is_there(
-    cli: Cli, web: HubServer, environment: dict[str, str]
+    cli: Cli, hub: HubServer, environment: dict[str, str]
 ) -> None:
-    path = Path(cli("pull", address(web), env=environment).stdout.decode().strip())
-    web.add("user/files", {"some model.gguf": b"<html>a login page</html>" * 1000})
-    assert cli("pull", address(web), env=environment).returncode == 6
+    path = Path(cli("pull", address(hub), env=environment).stdout.decode().strip())
+    hub.add("user/files", {"some model.gguf": b"<html>a login page</html>" * 1000})
+    assert cli("pull", address(hub), env=environment).returncode == 6
     assert path.read_bytes() == TINY.read_bytes()
-    assert cli("tokens", "--count", "-m", address(web), "Hello", env=environment).stdout == b"2\n"
+    assert cli("tokens", "--count", "-m", address(hub), "Hello", env=environment).stdout == b"2\n"
 
 
-def test_damage_is_found_however_the_file_is_named(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    path = Path(cli("pull", address(web), env=environment).stdout.decode().strip())
+def test_damage_is_found_however_the_file_is_named(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    path = Path(cli("pull", address(hub), env=environment).stdout.decode().strip())
     path.write_bytes(TINY.read_bytes()[:-1] + b"x")
     done = cli("verify", f"./{path.name}", env=environment, cwd=path.parent)
     assert done.returncode == 5
     assert b"&& llamacli pull https://" in done.stderr
 
 
-def test_dry_run_of_an_address(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    run = json.loads(cli("pull", "--dry-run", "--json", address(web), env=environment).stdout)
+def test_dry_run_of_an_address(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    run = json.loads(cli("pull", "--dry-run", "--json", address(hub), env=environment).stdout)
     assert run["size"] == run["missing"] == TINY.stat().st_size
     assert run["memory"]["weights"] > 6_000_000
     assert stored(environment) == []
@@ -159,9 +159,9 @@ def test_addresses_that_are_refused(cli: Cli, environment: dict[str, str], url: 
         assert "secret" not in done.stderr.decode()
 
 
-def test_an_address_that_leads_nowhere(cli: Cli, web: HubServer, environment: dict[str, str]) -> None:
-    assert cli("pull", address(web, "none.gguf"), env=environment).returncode == 3
-    assert cli("pull", address(web), "--revision", "x", env=environment).returncode == 2
-    assert cli("pull", address(web), env={**environment, "HF_HUB_OFFLINE": "1"}).returncode == 4
-    web.stop()
-    assert cli("pull", address(web), env=environment).returncode == 4
+def test_an_address_that_leads_nowhere(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    assert cli("pull", address(hub, "none.gguf"), env=environment).returncode == 3
+    assert cli("pull", address(hub), "--revision", "x", env=environment).returncode == 2
+    assert cli("pull", address(hub), env={**environment, "HF_HUB_OFFLINE": "1"}).returncode == 4
+    hub.stop()
+    assert cli("pull", address(hub), env=environment).returncode == 4

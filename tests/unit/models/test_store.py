@@ -9,23 +9,13 @@ from pathlib import Path
 import pytest
 
 from llamacli.builtin import TINY
-from llamacli.models import store
+from llamacli.models import folders
 from llamacli.models.gguf import read_header
+from llamacli.models.quant import quant_of_file
 from llamacli.models.store import LocalModel, find, local_models
 
 REPO = "unsloth/Tiny-GGUF"
 OLD, NEW = "0" * 40, "1" * 40
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder; no variable names another place."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "LLAMA_CACHE", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / ".ollama/models"))  # or the service's folder would count
-    return tmp_path
 
 
 def hub_file(
@@ -47,7 +37,7 @@ def ollama_model(
     home: Path, name: str = "registry.ollama.ai/library/llama3.2/latest", *, data: bytes = b"GGUF"
 ) -> Path:
     digest = f"{abs(hash(name)):064x}"
-    blob, manifest = home / ".ollama/models/blobs" / f"sha256-{digest}", home / ".ollama/models/manifests" / name
+    blob, manifest = home / "ollama/blobs" / f"sha256-{digest}", home / "ollama/manifests" / name
     for path in (blob, manifest):
         path.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(data)
@@ -123,7 +113,7 @@ def test_the_hub_cache_is_where_huggingface_hub_looks(home: Path, monkeypatch: p
                 m.setenv("USER_FOLDER", "z")
             theirs = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
             expected = os.path.expanduser(os.path.expandvars(theirs.stdout.strip()))
-            assert str(store.hub_cache()) == expected, variable
+            assert str(folders.hub_cache()) == expected, variable
 
 
 def test_one_row_for_each_file_of_the_hub(home: Path) -> None:
@@ -253,7 +243,7 @@ def test_find_in_ollamas_folder(home: Path, manifest: str, names: list[str]) -> 
 )
 def test_a_damaged_manifest_is_a_remark(home: Path, text: str, remark: str) -> None:
     ollama_model(home)
-    (home / ".ollama/models/manifests/registry.ollama.ai/library/llama3.2/bad").write_text(text)
+    (home / "ollama/manifests/registry.ollama.ai/library/llama3.2/bad").write_text(text)
     bad, good = others()
     assert (bad.name, good.name) == ("ollama:llama3.2:bad", "ollama:llama3.2:latest")
     assert str(bad.remark).startswith(remark)
@@ -277,7 +267,7 @@ def test_mmproj_is_marked(home: Path) -> None:
 
 
 def test_what_finder_leaves_is_no_model(home: Path) -> None:
-    for path in (hub_file(home, "a.gguf"), home / ".ollama/models/manifests/registry.ollama.ai/library/llama3.2/x"):
+    for path in (hub_file(home, "a.gguf"), home / "ollama/manifests/registry.ollama.ai/library/llama3.2/x"):
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in ("._a.gguf", ".DS_Store"):
             path.with_name(name).write_bytes(b"\0")
@@ -287,7 +277,7 @@ def test_what_finder_leaves_is_no_model(home: Path) -> None:
 def test_a_store_that_is_a_file_is_empty(home: Path) -> None:
     (home / ".cache").mkdir()
     (home / ".cache/llama.cpp").write_text("")
-    (home / ".ollama").write_text("")
+    (home / "ollama").write_text("")
     (home / ".lmstudio").symlink_to(".lmstudio")
     assert others() == []
 
@@ -318,12 +308,12 @@ def test_quant_of_a_file(tmp_path: Path, name: str, quant: str) -> None:
     from make_gguf import write_llama
 
     header = read_header(write_llama(tmp_path / name, metadata_overrides={"general.file_type": 17}))
-    assert store.quant(header) == quant
+    assert quant_of_file(header) == quant
 
 
 def test_quant_of_a_file_that_says_nothing(tmp_path: Path) -> None:
     from make_gguf import write_llama
 
-    assert store.quant(read_header(write_llama(tmp_path / "a.gguf"))) == "F32"
+    assert quant_of_file(read_header(write_llama(tmp_path / "a.gguf"))) == "F32"
     strange = {"general.file_type": 999}
-    assert store.quant(read_header(write_llama(tmp_path / "b.gguf", metadata_overrides=strange, tensors=False))) == ""
+    assert quant_of_file(read_header(write_llama(tmp_path / "b.gguf", metadata_overrides=strange, tensors=False))) == ""
