@@ -23,5 +23,5 @@ def make(root: Path, folders: Iterable[Path]) -> None:
         for name in folder.relative_to(root).parts:
             current = current / name
             if not current.resolve().is_relative_to(real):
-                raise StorageError(f"{current} is a link that leads out of the store", hint="remove it")
+                raise StorageError(f"{current} is a link that leads out of the cache", hint="remove it")
             current.mkdir(exist_ok=True)

@@ -51,8 +51,8 @@ class Bench:
         }
         return {**os.environ, **mine, "LLAMACLI_HOME": str(self.folder / "home")}
 
-    def start(self, cache: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "llamacli", "pull", REPO]
+    def start(self, cache: Path, model: str = REPO) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "llamacli", "pull", model]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, env=self.environment(cache), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
@@ -119,27 +119,29 @@ def _kept(cache: Path) -> int:
 
 
 def corrupt(bench: Bench) -> None:
-    """300 damaged bodies of a small file."""
+    """300 damaged bodies of a small file, 100 of each kind. Short ones are tried again for seconds: ten at once."""
     rng = random.Random(3)
     small = rng.randbytes(5_000_000)
     bench.hub.add("user/small", {"small-Q4_K_M.gguf": small, "other-Q8_0.gguf": rng.randbytes(5_000_000)})
+    faults = bench.hub.faults
     codes: collections.Counter[str] = collections.Counter()
     visible = 0
-    for number in range(300):
-        kind = ("flip", "swap", "short")[number % 3]
-        faults = bench.hub.faults
-        if kind == "flip":
-            faults.flip, faults.flip_times = rng.randrange(len(small)), 1
-        elif kind == "swap":
-            faults.swap = rng.randbytes(len(small))
-        else:
-            faults.short, faults.short_times = rng.randrange(1, 400_000), 10_000
-        with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-            command = [sys.executable, "-m", "llamacli", "pull", "user/small:Q4_K_M"]
-            done = subprocess.run(command, env=bench.environment(Path(folder)), capture_output=True, check=False)
-            codes[f"{kind} → {done.returncode}"] += 1
-            visible += len(list(Path(folder).rglob("*.gguf")))
-        faults.flip = faults.swap = faults.short = None
+    for kind, at_once in (("flip", 1), ("swap", 1), ("short", 10)):
+        for _ in range(100 // at_once):
+            if kind == "flip":
+                faults.flip, faults.flip_times = rng.randrange(len(small)), 1
+            elif kind == "swap":
+                faults.swap = rng.randbytes(len(small))
+            else:
+                faults.short, faults.short_times = rng.randrange(1, 400_000), 10_000
+            with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+                caches = [Path(folder) / str(number) for number in range(at_once)]
+                processes = [bench.start(cache, "user/small:Q4_K_M") for cache in caches]
+                for process in processes:
+                    process.communicate()
+                    codes[f"{kind} → {process.returncode}"] += 1
+                visible += len(list(Path(folder).rglob("*.gguf")))
+            faults.flip = faults.swap = faults.short = None
     print(f"corrupted bodies: {dict(sorted(codes.items()))}; visible under the final name: {visible}")
 
 

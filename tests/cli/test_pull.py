@@ -180,19 +180,22 @@ def test_a_lasting_error_is_code_4_and_keeps_what_came(cli: Cli, hub: HubServer,
     assert b"503" in done.stderr
 
 
-@pytest.mark.parametrize("fault", ["flip", "swap"])
+@pytest.mark.parametrize("fault", ["flip", "swap", "short"])
 def test_a_corrupted_body_is_code_5_and_never_visible(
     cli: Cli, hub: HubServer, environment: dict[str, str], content: bytes, fault: str
 ) -> None:
     if fault == "flip":
         hub.faults.flip, hub.faults.flip_times = 5_000_000, 100
-    else:
+    elif fault == "swap":
         hub.faults.swap = content[::-1]
+    else:
+        hub.faults.short, hub.faults.short_times = 1000, 10_000
     done = cli("pull", REPO, env=environment)
     assert (done.returncode, done.stdout) == (5, b"")
-    assert blobs(environment) == []
+    kept = ("llamacli-part", "llamacli-journal") if fault == "short" else ()  # what came is good so far
+    assert [path for path in blobs(environment) if not path.name.endswith(kept)] == []
     assert list(Path(environment["HF_HUB_CACHE"]).rglob("*.gguf")) == []
-    hub.faults.flip, hub.faults.swap = None, None
+    hub.faults.flip = hub.faults.swap = hub.faults.short = None
     done = cli("pull", REPO, env=environment)
     assert Path(done.stdout.decode().strip()).read_bytes() == content
 
