@@ -205,7 +205,7 @@ def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, s
         message = f"no such option: {unknown[1]}" + (f"; did you mean {meant}?" if meant else "")
     if "did you mean" in message.lower():
         return message, None
-    if "unexpected extra argument" in message:
+    if "unexpected extra argument" in message and name in ("complete", "tokens"):
         return message, "a prompt of several words stands in quotes; --file takes one file, and can be repeated"
     if name is None:
         return message, 'llamacli complete -m MODEL "…" writes text; llamacli --help shows all commands'

@@ -49,11 +49,11 @@ def _pulled(model: str, *, unasked: bool) -> Path | None:
         return None
     from llamacli.tasks import pull as task
     from llamacli.ui import pull as ui
+    from llamacli.units import size
 
     plan = task.plan(model)
-    size = plan.variant.size / 1e9
     quant = f", {plan.variant.quant}" if plan.variant.quant else ""
-    if not unasked and not ask.yes(f"{model} is not on this machine. Pull it ({size:.2f} GB{quant})?"):
+    if not unasked and not ask.yes(f"{model} is not on this machine. Pull it ({size(plan.variant.size)}{quant})?"):
         return None
-    with ui.Transfer(model, plan.variant.size, plan.missing) as bar:
+    with ui.Transfer(model, plan) as bar:
         return task.bring(plan, bar.watch).files[0].path

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import TokenFlag
+from llamacli.commands.options import OfflineFlag, TokenFlag
 
 
 def outdated(
@@ -14,6 +14,7 @@ def outdated(
         list[str] | None, typer.Argument(metavar="[MODEL…]", help="As for -m. (all of the Hub cache)")
     ] = None,
     token: TokenFlag = None,
+    offline: OfflineFlag = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list.")] = False,
 ) -> None:
     """Show which models of the Hub cache have a newer file on the Hub. Nothing is fetched; pull does that.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llamacli.commands.options import MemoryContext, OfflineFlag, TokenFlag
-from llamacli.errors import UsageError
+from llamacli.errors import LlamacliError, SomeItemsFailed, StorageError, UsageError, printable
 
 if TYPE_CHECKING:
-    from llamacli.tasks.pull import Asked, Plan
+    from llamacli.tasks.pull import Asked, Plan, Pulled
 
 
 def pull(
@@ -25,7 +25,7 @@ def pull(
     pick: Annotated[bool, typer.Option("--pick", help="Choose among the quants of the repository.")] = False,
     ctx_size: MemoryContext = None,
     offline: OfflineFlag = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document for each model.")] = False,
 ) -> None:
     """Bring a model from the Hugging Face Hub into its standard cache, where other tools find it too.
 
@@ -40,6 +40,8 @@ def pull(
 
       llamacli pull --dry-run bartowski/Llama-3.2-1B-Instruct-GGUF
     """
+    from llamacli.cli import report
+    from llamacli.models import hub
     from llamacli.tasks import pull as task
     from llamacli.ui import pull as ui
     from llamacli.ui.output import Output
@@ -52,14 +54,34 @@ def pull(
         asked = [_pickable(task.ask(model, revision=revision, token=token), pick) for model in models]
         show([look(each, n_ctx=ctx_size, pick=pick) for each in asked], output)
         return
+    failed = 0
     for model in models:
-        asked_for = _pickable(task.ask(model, revision=revision, token=token), pick)
-        plan = _picked(asked_for, ctx_size) if pick or _unclear(asked_for) else asked_for.plan()
-        if plan is None:
+        try:
+            here = task.present(model, revision) if hub.offline() and not pick else None
+            result = here or _brought(task.ask(model, revision=revision, token=token), pick, ctx_size)
+        except LlamacliError as error:
+            if len(models) == 1 or isinstance(error, StorageError):
+                raise
+            failed += 1
+            report(f"{printable(model)}: {error.message}", error.hint, error.exit_code)
             continue
-        with ui.Transfer(model, plan.variant.size, plan.missing) as bar:
-            result = task.bring(plan, bar.watch)
-        ui.show(result, output)
+        if result is not None:
+            ui.show(result, output)
+    if failed:
+        raise SomeItemsFailed(f"{failed} of {len(models)} models did not come")
+
+
+def _brought(asked: Asked, pick: bool, n_ctx: int | None) -> Pulled | None:
+    """The model that was pulled; None where a person was asked which, and named none."""
+    from llamacli.tasks import pull as task
+    from llamacli.ui import pull as ui
+
+    _pickable(asked, pick)
+    plan = _picked(asked, n_ctx) if pick or _unclear(asked) else asked.plan()
+    if plan is None:
+        return None
+    with ui.Transfer(asked.reference.text, plan) as bar:
+        return task.bring(plan, bar.watch)
 
 
 def _pickable(asked: Asked, pick: bool) -> Asked:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import TokenFlag, between, one_of
+from llamacli.commands.options import OfflineFlag, TokenFlag, between, one_of
 
 
 def search(
@@ -20,6 +20,7 @@ def search(
         int, typer.Option("-n", "--limit", callback=between(1, 1000), metavar="N", help="Repositories of the Hub.")
     ] = 20,
     token: TokenFlag = None,
+    offline: OfflineFlag = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list.")] = False,
 ) -> None:
     """Find models: in the catalogue, and among the repositories of the Hugging Face Hub with GGUF files.

@@ -24,6 +24,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PASSING = (408, 416, 425, 429)
 
 
+#: What to do where the network is forbidden.
+ALLOW = "leave out --offline, or unset HF_HUB_OFFLINE"
+
+
 class PlainRefused(NetworkError):
     """The file does not come by plain HTTP, as one that is only in Xet; asking again does not help."""
 
@@ -82,7 +86,7 @@ def repository(id: str, revision: str | None = None, token: str | None = None) -
 
     revision = revision or "main"
     _refuse_open_token(token)
-    with _translated(id, revision):
+    with _translated(id, revision, token):
         info = HfApi(token=token).model_info(id, revision=revision, files_metadata=True, timeout=30)
         files = []
         for sibling in info.siblings or ():
@@ -112,7 +116,7 @@ def search(words: str, *, sort: str = "downloads", limit: int = 20, token: str |
     if words:
         query["search"] = words
     headers = build_hf_headers(token=token, library_name="llamacli")
-    with _translated("models", "main"):
+    with _translated("models", "main", token):
         response = get_session().get(f"{constants.ENDPOINT}/api/models", params=query, headers=headers, timeout=30)
         if response.status_code == 404:
             raise NetworkError(f"{printable(constants.ENDPOINT, 100)} offers no search")
@@ -132,7 +136,7 @@ def ready(token: str | None = None) -> None:
     if not re.fullmatch(r"[!-~]*", token or ""):
         raise UsageError("the token holds a character that no token has", hint="copy it again")
     if offline():
-        raise NetworkError("HF_HUB_OFFLINE forbids asking the Hub", hint="unset HF_HUB_OFFLINE")
+        raise NetworkError("the network is forbidden, so the Hub cannot be asked", hint=ALLOW)
     _refuse_open_token(token)
 
 
@@ -170,7 +174,7 @@ def fetch_with_library(repository: Repository, name: str, folder: Path, token: s
     """
     from huggingface_hub import hf_hub_download
 
-    with _translated(repository.id, repository.revision):
+    with _translated(repository.id, repository.revision, token):
         return Path(hf_hub_download(repository.id, name, revision=repository.commit, token=token, local_dir=folder))
 
 
@@ -211,7 +215,7 @@ def _refuse_open_token(token: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _translated(id: str, revision: str) -> Iterator[None]:
+def _translated(id: str, revision: str, token: str | None) -> Iterator[None]:
     """The library's exceptions as ours."""
     import httpx2
     from huggingface_hub import errors
@@ -219,12 +223,9 @@ def _translated(id: str, revision: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise AccessDenied(
-            f"{id} is gated: its makers want you to accept their terms",
-            hint=f"accept them at https://huggingface.co/{id}, then set HF_TOKEN or use --token",
-        ) from error
+        raise gated(id, bool(token) or _has_token()) from error
     except errors.RepositoryNotFoundError as error:
-        if _status(error) == 401 and not _has_token():
+        if _status(error) == 401 and not (token or _has_token()):
             hint = "check the spelling; for a private one set HF_TOKEN"
         else:
             hint = "check the spelling"
@@ -234,7 +235,7 @@ def _translated(id: str, revision: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise UsageError(f"{printable(id)} is no name of a repository: {printable(str(error), 200)}") from error
     except errors.OfflineModeIsEnabled as error:
-        raise NetworkError(f"{id} is not here, and the network is forbidden", hint="unset HF_HUB_OFFLINE") from error
+        raise NetworkError(f"the network is forbidden, so the Hub cannot be asked for {id}", hint=ALLOW) from error
     except errors.HfHubHTTPError as error:
         raise refused(_status(error), f"the Hub, asked for {id},") from error
     except (UnicodeEncodeError, httpx2.LocalProtocolError):  # whose text, or traceback, would show the token
@@ -247,6 +248,15 @@ def _translated(id: str, revision: str) -> Iterator[None]:
         raise NetworkError(f"the Hub cannot be reached: {printable(str(error), 200)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # a proxy's page, say, in place of JSON
         raise NetworkError(f"the Hub's answer cannot be read, asked for {id}") from error
+
+
+def gated(id: str, token: bool) -> AccessDenied:
+    """The error for a repository whose files the Hub refuses; `token`: although one was sent."""
+    then = "the token must belong to the account that did" if token else "then set HF_TOKEN or use --token"
+    return AccessDenied(
+        f"{id} is gated: its makers want you to accept their terms",
+        hint=f"accept them at https://huggingface.co/{id}; {then}",
+    )
 
 
 def refused(status: int, who: str) -> Exception:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamacli.errors import ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
+from llamacli.errors import AccessDenied, ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
 from llamacli.models import folders, hub, inside, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
 from llamacli.models.quant import USUAL, quant_of_name
 from llamacli.models.store import COMPANIONS
 from llamacli.models.transfer import Progress, check_space, fetch, locked
+from llamacli.units import size
 
 #: Above this, plain HTTP is refused by the Hub's own library; bytes.
 LARGEST_OVER_HTTP = 50 * 10**9
@@ -34,6 +35,17 @@ class Variant:
     def size(self) -> int:
         """Bytes of all shards."""
         return sum(file.size for file in self.files)
+
+    def refuse_parts_missing(self) -> None:
+        """Raises ModelNotFound for a split model that the repository does not hold whole."""
+        name = _SHARD.search(self.files[0].name)
+        if name is None or len(self.files) == int(name[2]):
+            return
+        have = ", ".join(str(int(shard[1])) for file in self.files if (shard := _SHARD.search(file.name)))
+        raise ModelNotFound(
+            f"{printable(self.files[0].name)}: the repository holds only part {have} of {int(name[2])}",
+            hint="another quant, or another repository",
+        )
 
 
 def variants(repository: Repository) -> list[Variant]:
@@ -72,14 +84,23 @@ def choose(repository: Repository, quant: str | None = None, file: str | None = 
         raise ModelNotFound(f"{repository.id} has no file {printable(file)}", hint=offer(present))
     if not present:
         raise ModelNotFound(f"{repository.id} holds no GGUF model", hint="most have a second repository, …-GGUF")
-    raise ModelNotFound(f"{repository.id} has no {printable((quant or USUAL).upper())}", hint=offer(present))
+    raise ModelNotFound(
+        f"{repository.id} has no {printable((quant or USUAL).upper())}", hint=_nearest(present, quant) + offer(present)
+    )
+
+
+def _nearest(present: list[Variant], quant: str | None) -> str:
+    """The quant that a mistyped one most likely stands for, as the beginning of a hint."""
+    import difflib
+
+    known = {variant.quant.replace("_", ""): variant.quant for variant in present if variant.quant}
+    near = difflib.get_close_matches((quant or "").upper().replace("_", ""), known, 1, 0.8)
+    return f"did you mean {known[near[0]]}? " if near else ""
 
 
 def offer(present: list[Variant]) -> str:
     """What there is, for a hint."""
-    shown = [
-        f"{variant.quant or printable(variant.files[0].name)} ({variant.size / 1e9:.1f} GB)" for variant in present
-    ]
+    shown = [f"{variant.quant or printable(variant.files[0].name)} ({size(variant.size)})" for variant in present]
     return f"it has {', '.join(shown[:20])}" if shown else "it holds no GGUF model"
 
 
@@ -176,11 +197,14 @@ def _transfer(
     repository: Repository, file: RemoteFile, target: Target, token: str | None, progress: Progress | None
 ) -> None:
     if file.size <= LARGEST_OVER_HTTP:
+        source = hub.source(repository, file, token)
         try:
-            fetch(hub.source(repository, file, token), target, progress)
+            fetch(source, target, progress)
             return
         except hub.PlainRefused:  # the library knows Xet
             pass
+        except AccessDenied as error:  # although the repository could be listed
+            raise hub.gated(repository.id, "authorization" in source.headers) from error
     # In a folder of its own: in the cache it would be visible before it is hashed, and want the lock that we hold.
     staging = staging_folder(target.path)
     shutil.rmtree(staging, ignore_errors=True)

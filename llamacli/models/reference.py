@@ -55,8 +55,8 @@ def parse(text: str) -> Reference:
     """
     if text == BUILTIN:
         return Reference(text, path=TINY)
-    if "\0" in text:
-        raise UsageError("a model's name holds a NUL byte")
+    if "\0" in text or not text.strip():
+        raise UsageError("a model's name holds a NUL byte" if text.strip() else "a model's name is empty")
     path = _file(text)
     if path is not None:
         return Reference(text, path=path)
@@ -135,8 +135,9 @@ def _alias(text: str) -> Reference:
     if several:
         raise UsageError(f"{text} means several models", hint=f"name one: {', '.join(several)}")
     near = [BUILTIN] if text.lower() == BUILTIN else list(catalogue.suggestions(text))
-    beside = _beside(Path(text))
-    hint = f"did you mean {' or '.join(near)}?" if near else beside or "a file's path, an alias, or user/repo[:QUANT]"
+    if Path(f"{text}.gguf").is_file():
+        near.insert(0, f"{text}.gguf")
+    hint = f"did you mean {' or '.join(near)}?" if near else "name a file's path, an alias, or user/repo[:QUANT]"
     raise ModelNotFound(f"there is no model {printable(text, 100)}, and no such file", hint=hint)
 
 
@@ -183,7 +184,14 @@ def locate(reference: Reference, *, complete: bool = True) -> Path | None:
 
 def missing(reference: Reference) -> ModelNotFound:
     """The error for what is not on this machine."""
-    shown = printable(reference.text)
+    shown, partial = printable(reference.text), locate(reference, complete=False)
+    if partial is not None and reference.ollama is None:
+        from llamacli.models.store import parts
+
+        files = parts(partial)
+        lacking = [str(number) for number, part in enumerate(files, 1) if not part.is_file()]
+        what = f"part {', '.join(lacking)} of {len(files)} is missing" if len(files) > 1 else "a broken link"
+        return ModelNotFound(f"{shown} is not whole on this machine: {what}", hint=f"llamacli pull {shown}")
     if reference.ollama is not None:
         return ModelNotFound(f"Ollama has no model {printable(reference.ollama)} here", hint="llamacli ls shows them")
     return ModelNotFound(f"{shown} is not on this machine", hint=f"llamacli pull {shown}")
@@ -210,4 +218,5 @@ def _beside(path: Path) -> str | None:
         names = sorted(entry.name for entry in path.parent.glob("*.gguf"))[:5]
     except OSError:
         return None
-    return f"in that folder: {', '.join(names)}" if names else None
+    where = "that folder" if path.parent.name else "this folder"
+    return f"in {where}: {', '.join(names)}" if names else None

@@ -73,7 +73,7 @@ def _ask(url: str) -> RemoteFile:
 
     path = place(url)
     if hub.offline():
-        raise NetworkError(f"{path.name} is not here, and the network is forbidden", hint="unset HF_HUB_OFFLINE")
+        raise NetworkError(f"the network is forbidden, so nobody can be asked for {path.name}", hint=hub.ALLOW)
     shown, client = printable(url, 200), hub.client()
     try:
         settings: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}, "follow_redirects": True, "timeout": 30}

@@ -130,8 +130,10 @@ def dry_run(asked: Asked, *, n_ctx: int | None = None, pick: bool = False) -> Dr
     chosen = None if pick else asked.find()
     if chosen is None and (asked.named or not present):
         chosen = asked.plan().variant  # raises with what there is
-    for file in chosen.files if chosen else ():
-        pull.place(repository, file)  # raises for a name that leads out of the cache
+    if chosen is not None:
+        chosen.refuse_parts_missing()
+        for file in chosen.files:
+            pull.place(repository, file)  # raises for a name that leads out of the cache
     computer = machine()
     basis, remark = _basis(asked, chosen if chosen in present else next(iter(present), None), n_ctx)
     rows = [_row(variant, basis, computer) for variant in present]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llamacli.errors import UsageError
-from llamacli.models import hub, pull, web
+from llamacli.errors import LlamacliError, UsageError
+from llamacli.models import folders, hub, pull, store, web
+from llamacli.models.gguf import read_header
 from llamacli.models.pull import Variant
-from llamacli.models.reference import Reference, parse
+from llamacli.models.quant import quant_of_name
+from llamacli.models.reference import Reference, locate, parse
+from llamacli.tasks.verify import digest_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class PulledFile:
 
 @dataclass(frozen=True)
 class Pulled:
-    """A model that is here now. `fetched` is the bytes of files that were not here before."""
+    """A model that is here now. `fetched` is the bytes that were not here before; `remark`: what is wrong with it."""
 
     model: str
     repository: str
@@ -33,6 +36,7 @@ class Pulled:
     quant: str
     files: tuple[PulledFile, ...]
     fetched: int
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Plan:
     def missing(self) -> int:
         """Bytes that are still to be fetched."""
         return sum(file.size - pull.here(self.repository, file) for file in self.variant.files)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what came of an interrupted pull serves the next one."""
+        return all(file.digest or file.version for file in self.variant.files)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class Asked:
     def plan(self, variant: Variant | None = None) -> Plan:
         """For this model, or the one that is meant. Raises ModelNotFound with what there is."""
         chosen = variant or pull.choose(self.repository, self.quant, self.reference.file)
+        chosen.refuse_parts_missing()
         return Plan(self.reference, self.repository, chosen, self.token)
 
 
@@ -119,10 +129,10 @@ def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
             if watch.progress is not None:
                 watch.progress(before + done, total)
 
-        present = pull.here(plan.repository, file) == file.size
+        present = pull.here(plan.repository, file)
         path = pull.pull_file(plan.repository, file, token=plan.token, progress=told, waiting=watch.waiting)
         before += file.size
-        fetched += 0 if present else file.size
+        fetched += file.size - present
         files.append(PulledFile(file.name, file.size, file.digest, path))
     repository = plan.repository
     return Pulled(
@@ -133,4 +143,34 @@ def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
         plan.variant.quant,
         tuple(files),
         fetched,
+        _remark(files),
     )
+
+
+def present(name: str, revision: str | None = None) -> Pulled | None:
+    """What a pull of this name gives where the model is here already; None where it is not. Nobody is asked.
+
+    Raises UsageError, ModelNotFound.
+    """
+    meant = parse(name)
+    meant = replace(meant, revision=revision or meant.revision)
+    path = None if meant.path or meant.ollama else locate(meant)
+    if path is None:
+        return None
+    _, place, root = folders.source(path)
+    inside = place.relative_to(root).parts if root is not None else ()
+    commit = inside[2] if meant.repository and len(inside) > 3 else ""
+    files = [PulledFile(part.name, part.stat().st_size, digest_of(part) or "", part) for part in store.parts(path)]
+    where = meant.repository or (meant.url or "").partition("?")[0].rpartition("/")[0]
+    quant, revision = quant_of_name(path.name) if commit else "", meant.revision or ("main" if commit else "")
+    return Pulled(meant.text, where, revision, commit, quant, tuple(files), 0, _remark(files))
+
+
+def _remark(files: Sequence[PulledFile]) -> str | None:
+    """The Hub promises the file, not that it is a model."""
+    for file in files:
+        try:
+            read_header(file.path)
+        except LlamacliError as error:
+            return error.message
+    return None

@@ -83,7 +83,7 @@ def size(targets: Sequence[Target]) -> int:
     """Bytes that are going to be hashed."""
     sizes = {}
     for path in (path for target in targets for path in target.files):
-        if _digest(path) and os.path.isfile(path):
+        if digest_of(path) and os.path.isfile(path):
             sizes[os.path.realpath(path)] = os.path.getsize(path)
     return sum(sizes.values())
 
@@ -99,7 +99,7 @@ def verify(targets: Sequence[Target], progress: Progress | None = None) -> tuple
                 state: State = "damaged" if target.remark.startswith("cannot be read") else "unchecked"
                 rows.append(Checked(target.model, path, state, target.remark))
                 continue
-            key = os.path.realpath(path), _digest(path)
+            key = os.path.realpath(path), digest_of(path)
             if key not in known:
                 known[key] = _check(path, whole, progress or (lambda _: None))
             rows.append(Checked(target.model, path, *known[key]))
@@ -141,7 +141,7 @@ def _remedy(row: Checked) -> str:
 # ---- one file ------------------------------------------------------------------------------------------------------
 
 
-def _digest(path: Path) -> str | None:
+def digest_of(path: Path) -> str | None:
     """The checksum that the file's name tells, or the name of the blob that it links to, or what was noted of a file
     from the web; None for any other file.
     """
@@ -161,7 +161,7 @@ def _check(path: Path, whole: bool, progress: Progress) -> tuple[State, str]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             return "damaged", "it is not a regular file"
-        digest = _digest(path)
+        digest = digest_of(path)
         if digest is not None:
             return _check_digest(path, digest, progress)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from llamacli.tasks.ls import Entry
 from llamacli.ui import columns
 from llamacli.ui.output import Output
 from llamacli.ui.sanitize import for_terminal
-from llamacli.ui.show import size
+from llamacli.units import size
 
 _HEADER = ("name", "size", "quant", "architecture", "source", "modified", "remark")
 

@@ -10,7 +10,7 @@ from llamacli.tasks.outdated import Row
 from llamacli.ui import columns
 from llamacli.ui.output import Output, note
 from llamacli.ui.progress import Bar
-from llamacli.ui.show import size
+from llamacli.units import size
 
 #: Characters of a commit on a terminal, as git shows them.
 _SHORT = 7

@@ -11,7 +11,8 @@ from llamacli.tasks.dry_run import DryRun, Quant
 from llamacli.ui.columns import ON_ONE_LINE
 from llamacli.ui.output import Output, note
 from llamacli.ui.sanitize import for_terminal
-from llamacli.ui.show import memory_rows, size
+from llamacli.ui.show import memory_rows
+from llamacli.units import size
 
 _HEADER = ("model", "quant", "size", "here", "memory", "fit", "gpu_layers", "comes", "recommended")
 

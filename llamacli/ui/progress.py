@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from llamacli import signals
 from llamacli.ui.output import is_terminal
+from llamacli.units import size
 
 #: Seconds of work before a bar appears: what is done sooner needs none, and rich is not imported for it.
 DELAY = 0.4
@@ -39,6 +40,8 @@ class Bar:
                 return
             self._show()
         self._bar.update(self._task, completed=done)
+        if speed := self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed:
+            self._bar.update(self._task, speed=f"{size(speed)}/s")
         if done >= self._total:
             self.close()
 
@@ -47,7 +50,11 @@ class Bar:
         from rich.console import Console
 
         columns = (
-            (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+            (
+                progress.DownloadColumn(binary_units=True),
+                progress.TextColumn("{task.fields[speed]}"),
+                progress.TimeRemainingColumn(),
+            )
             if self._transfer
             else (progress.TaskProgressColumn(),)
         )
@@ -58,7 +65,7 @@ class Bar:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(self._label, total=self._total)
+        self._task = self._bar.add_task(self._label, total=self._total, speed="")
         signals.cursor_hidden = True
         self._bar.start()
 

@@ -10,7 +10,7 @@ from llamacli.tasks.rm import Removed
 from llamacli.ui import ask
 from llamacli.ui.ls import short
 from llamacli.ui.output import Output, note
-from llamacli.ui.show import size
+from llamacli.units import size
 
 _HEADER = ("model", "source", "file", "freed", "removed")
 

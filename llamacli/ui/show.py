@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from llamacli.tasks.memory import Memory
 from llamacli.tasks.show import ModelCard, Part, Shortened, Tensor, Token
 from llamacli.ui.output import Output
+from llamacli.units import size
 
 #: Characters of a value of the metadata on a terminal.
 _SHOWN = 200
@@ -53,14 +54,6 @@ def show_template(text: str, output: Output) -> None:
         output.document({"chat_template": text})
         return
     output.text(text.encode() + (b"\n" if output.mode == "human" and not text.endswith("\n") else b""))
-
-
-def size(n_bytes: int) -> str:
-    """Bytes for a person: 6.5 MiB."""
-    amount, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1023.95 and len(units) > 1:  # 1024.0 when rounded
-        amount, units = amount / 1024, units[1:]
-    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
 
 
 def _count(number: int) -> str:

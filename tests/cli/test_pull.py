@@ -56,7 +56,8 @@ def test_a_pull_lands_in_the_standard_cache(
     cli: Cli, hub: HubServer, environment: dict[str, str], content: bytes
 ) -> None:
     done = cli("pull", REPO, env=environment)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    assert b"note: what came is what was promised, but it is no model: " in done.stderr  # it is noise
     path = Path(done.stdout.decode().strip())
     assert path.read_bytes() == content
     digest = hashlib.sha256(content).hexdigest()
@@ -89,7 +90,8 @@ def test_what_is_here_is_not_fetched_again(cli: Cli, hub: HubServer, environment
         (REPO + ":q8_0", 0, ""),
         (REPO + "/model-Q8_0.gguf", 0, ""),
         ("hf.co/" + REPO, 0, ""),
-        (REPO + ":Q2_K", 3, "it has Q4_K_M (0.0 GB), Q8_0 (0.0 GB)"),
+        (REPO + ":Q2_K", 3, "hint: it has Q4_K_M (8.6 MiB), Q8_0 (8.6 MiB)"),
+        (REPO + ":q4km", 3, "has no Q4KM\nhint: did you mean Q4_K_M? it has Q4_K_M (8.6 MiB), "),
         (REPO + "/none.gguf", 3, "no file none.gguf"),
         ("user/none", 3, "no repository user/none"),
         ("tiny", 2, "not a model of the Hub"),
@@ -122,7 +124,7 @@ def test_a_missing_model_is_asked_for_on_a_terminal(
     command = ["-m", "llamacli", "complete", "-m", "user/tiny-GGUF", "--temp", "0", "Hello"]
     for answer, code, said in (("n\r", 3, b"is not on this machine"), ("\r", 0, b"Hello! How can I help you?")):
         child = pexpect.spawn(sys.executable, command, env={**os.environ, **environment}, timeout=60)
-        child.expect_exact("Pull it (0.01 GB, F16)? [Y/n]")
+        child.expect_exact("Pull it (6.6 MiB, F16)? [Y/n]")
         child.send(answer)
         child.expect(pexpect.EOF)
         assert said in child.before
@@ -334,16 +336,59 @@ def test_the_token_goes_to_the_hub_alone(cli: Cli, hub: HubServer, environment: 
 
 def test_a_gated_repository_is_code_10(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
     hub.add("user/gated", {"model-Q4_K_M.gguf": b"x" * 3000}, gated=True)
-    done = cli("pull", "user/gated", env=environment)
-    assert (done.returncode, done.stdout) == (10, b"")
+    for token, then in (
+        ([], b"then set HF_TOKEN"),
+        (["--token", "hf_stranger"], b"the token must belong to the account"),
+    ):
+        done = cli("pull", "user/gated", *token, env=environment)
+        assert (done.returncode, done.stdout) == (10, b"")
+        assert b"error: user/gated is gated" in done.stderr
+        assert b"https://huggingface.co/user/gated; " + then in done.stderr
 
 
 def test_offline_and_unreachable(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
-    done = cli("pull", REPO, env={**environment, "HF_HUB_OFFLINE": "1"})
-    assert done.returncode == 4
-    assert b"HF_HUB_OFFLINE" in done.stderr
+    hub.add("user/tiny-GGUF", {"tiny-F16.gguf": TINY})
+    pulled = json.loads(cli("pull", "--json", "user/tiny-GGUF", env=environment).stdout)
+    assert (pulled["fetched"], pulled["remark"]) == (TINY.stat().st_size, None)
+    hub.requests.clear()
+    done = cli("pull", "--offline", REPO, env=environment)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert b"the network is forbidden" in done.stderr
+    assert b"leave out --offline" in done.stderr
+    found = cli("pull", "--offline", "--json", "user/tiny-GGUF", env=environment)
+    assert json.loads(found.stdout) == {**pulled, "fetched": 0}
+    assert hub.requests == []
     hub.stop()
     assert cli("pull", REPO, env=environment).returncode == 4
+
+
+def test_one_that_fails_does_not_keep_the_others(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    hub.add("user/tiny-GGUF", {"tiny-F16.gguf": TINY})
+    done = cli("pull", "user/none", "user/tiny-GGUF", env=environment)
+    assert done.returncode == 12
+    assert Path(done.stdout.decode().strip()).read_bytes() == TINY.read_bytes()
+    assert b"error: user/none: there is no repository user/none on the Hub" in done.stderr
+    assert b"error: 1 of 2 models did not come" in done.stderr
+
+
+def test_a_split_model_that_the_hub_holds_in_part(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    names = [f"big-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    hub.add("user/big", {name: name.encode() * 1000 for name in (names[0], names[2])})
+    for option in ([], ["--dry-run"]):
+        done = cli("pull", *option, "user/big", env=environment)
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert f"{names[0]}: the repository holds only part 1, 3 of 3" in done.stderr.decode()
+    assert body_bytes(hub) == 0
+
+
+def test_a_split_model_that_is_here_in_part(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
+    names = [f"big-Q4_K_M-0000{i}-of-00002.gguf" for i in (1, 2)]
+    hub.add("user/big", {name: name.encode() * 1000 for name in names})
+    result = json.loads(cli("pull", "--json", "user/big", env=environment).stdout)
+    Path(result["files"][1]["path"]).unlink()
+    done = cli("complete", "-m", "user/big", "Hello", env=environment)
+    assert done.returncode == 3
+    assert b"user/big is not whole on this machine: part 2 of 2 is missing\nhint: llamacli pull user/big" in done.stderr
 
 
 def test_ctrl_c_keeps_what_came(hub: HubServer, environment: dict[str, str], cli: Cli) -> None:
@@ -354,5 +399,7 @@ def test_ctrl_c_keeps_what_came(hub: HubServer, environment: dict[str, str], cli
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == -signal.SIGINT
+        assert process.stderr is not None
+        assert process.stderr.read() == b"stopped: what came is kept, and the next pull goes on\n"
     hub.faults.bytes_per_second = None
     assert cli("pull", REPO, env=environment).returncode == 0

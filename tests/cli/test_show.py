@@ -15,7 +15,7 @@ import pytest
 from llamacli.builtin import TINY
 from llamacli.models.ggml_types import type_name
 from llamacli.models.gguf import read_header
-from llamacli.ui.show import size
+from llamacli.units import size
 
 Cli = Callable[..., subprocess.CompletedProcess[bytes]]
 
