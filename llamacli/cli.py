@@ -6,7 +6,6 @@ import contextlib
 import errno
 import importlib
 import io
-import os
 import re
 import signal
 import sys
@@ -145,6 +144,8 @@ class Group(typer.core.TyperGroup):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **settings: Any) -> NoReturn:
+        from llamacli.ui.output import report
+
         settings["standalone_mode"] = False
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):  # closed, or no stream of the usual kind
@@ -177,20 +178,6 @@ def load(name: str) -> Any:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=Command, help=function.__doc__, context_settings=_CONTEXT)(function)
     return typer.main.get_command(single)
-
-
-def report(message: str, hint: str | None, code: int) -> int:
-    """Print the one line, and the hint. With LLAMACLI_DEBUG=1 the traceback comes first."""
-    from llamacli.ui.output import note
-
-    if os.environ.get("LLAMACLI_DEBUG") and sys.exc_info()[0] is not None:
-        import traceback
-
-        note(traceback.format_exc())
-    note("error: " + " ".join(message.split()), style="error")
-    if hint:
-        note("hint: " + " ".join(hint.split()), style="hint")
-    return code
 
 
 def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llamacli.commands.options import MemoryContext, OfflineFlag, TokenFlag
-from llamacli.errors import LlamacliError, SomeItemsFailed, StorageError, UsageError, printable
+from llamacli.errors import LlamacliError, SomeItemsFailed, UsageError
 
 if TYPE_CHECKING:
     from llamacli.tasks.pull import Asked, Plan, Pulled
@@ -40,11 +40,10 @@ def pull(
 
       llamacli pull --dry-run bartowski/Llama-3.2-1B-Instruct-GGUF
     """
-    from llamacli.cli import report
     from llamacli.models import hub
     from llamacli.tasks import pull as task
     from llamacli.ui import pull as ui
-    from llamacli.ui.output import Output
+    from llamacli.ui.output import Output, report
 
     output = Output(as_json=as_json)
     if dry_run:
@@ -60,10 +59,11 @@ def pull(
             here = task.present(model, revision) if hub.offline() and not pick else None
             result = here or _brought(task.ask(model, revision=revision, token=token), pick, ctx_size)
         except LlamacliError as error:
-            if len(models) == 1 or isinstance(error, StorageError):
+            if len(models) == 1:
                 raise
             failed += 1
-            report(f"{printable(model)}: {error.message}", error.hint, error.exit_code)
+            name = ui.label(model)
+            report(error.message if name in error.message else f"{name}: {error.message}", error.hint, error.exit_code)
             continue
         if result is not None:
             ui.show(result, output)

@@ -33,7 +33,7 @@ class Answer:
         self._errors = (httpx2.HTTPError, httpx2.StreamError)
         timeout = httpx2.Timeout(SILENCE)
         asked = urlsplit(source.url)
-        self._version, self._open = source.version, hub.unsafe(asked.scheme, asked.hostname)
+        self._source, self._open = source, hub.unsafe(asked.scheme, asked.hostname)
         self._stream = source.client.stream("GET", source.url, headers=headers, timeout=timeout, follow_redirects=True)
 
     def __enter__(self) -> Answer:
@@ -50,6 +50,8 @@ class Answer:
         return self
 
     def _check(self) -> None:
+        if self.status == 403 and self.header("x-error-code") == "GatedRepo":  # although it could be listed
+            raise hub.gated(self._source.repository, "authorization" in self._source.headers)
         if self.status >= 400 and self.status != 416:
             refusal = hub.refused(self.status, "the server")
             if isinstance(refusal, NetworkError) and not isinstance(refusal, hub.PlainRefused):
@@ -58,7 +60,7 @@ class Answer:
         if not self._open and hub.led_astray(self._response):
             raise NetworkError("the server leads from https to plain http")
         version = self.header("etag") or self.header("last-modified")
-        if self._version and version and version != self._version:
+        if self._source.version and version and version != self._source.version:
             raise NetworkError("the file changed while it came", hint="pull again: the new version will come")
 
     def __exit__(self, *exception: Any) -> None:

@@ -52,11 +52,10 @@ def web_folder() -> Path:
 
 
 def address(path: Path) -> str:
-    """The address of a file in web_folder(), as -m takes it: https, but for this machine's own server."""
+    """The address of a file in web_folder(), as -m takes it."""
     host, *rest = path.relative_to(web_folder()).parts
     host = re.sub(r"_(\d+)$", r":\1", host)
-    scheme = "http" if host.partition(":")[0] in ("localhost", "127.0.0.1") else "https"
-    return f"{scheme}://{quote(os.fsencode(host), safe=':')}/{quote(os.fsencode('/'.join(rest)))}"
+    return f"https://{quote(os.fsencode(host), safe=':')}/{quote(os.fsencode('/'.join(rest)))}"
 
 
 def source(path: Path) -> tuple[str, Path, Path | None]:

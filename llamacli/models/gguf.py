@@ -249,8 +249,7 @@ def _check_is_gguf(path: Path, start: bytes, size: int) -> None:
         raise bad(path, f"a JSON text ({size:,} bytes), not a GGUF file", "name the .gguf file")
     if not start.strip(b"\0"):
         raise bad(path, "its first bytes are all zero: a download that did not finish?", DOWNLOAD_AGAIN)
-    begun = printable(start[:4].decode("latin-1"))
-    raise bad(path, f"not a GGUF file: it starts with {begun!r} instead of 'GGUF'")
+    raise bad(path, f"not a GGUF file: it starts with {repr(start[:4])[1:]} instead of 'GGUF'")
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -71,13 +71,15 @@ class Listing:
 class Source:
     """Where a file's bytes come from: `client` is the library's own HTTP client, with its proxies and hooks.
 
-    `version`: the ETag or date that every answer must carry, if it carries one; "" where a digest tells.
+    `version`: the ETag or date that every answer must carry, if it carries one; "" where a digest tells. `repository`:
+    its name on the Hub, "" elsewhere.
     """
 
     url: str
     headers: dict[str, str]
     client: httpx2.Client
     version: str = ""
+    repository: str = ""
 
 
 def repository(id: str, revision: str | None = None, token: str | None = None) -> Repository:
@@ -164,7 +166,8 @@ def source(repository: Repository, file: RemoteFile, token: str | None = None) -
     if file.url is not None:
         return Source(file.url, plain, client(), file.version)
     headers = {**build_hf_headers(token=token, library_name="llamacli"), **plain}
-    return Source(hf_hub_url(repository.id, file.name, revision=repository.commit), headers, client())
+    url = hf_hub_url(repository.id, file.name, revision=repository.commit)
+    return Source(url, headers, client(), repository=repository.id)
 
 
 def fetch_with_library(repository: Repository, name: str, folder: Path, token: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamacli.errors import AccessDenied, ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
+from llamacli.errors import ChecksumMismatch, ModelNotFound, StorageError, UsageError, printable
 from llamacli.models import folders, hub, inside, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
@@ -36,14 +36,19 @@ class Variant:
         """Bytes of all shards."""
         return sum(file.size for file in self.files)
 
+    @property
+    def n_parts(self) -> int:
+        """How many files there should be, as their names say."""
+        name = _SHARD.search(self.files[0].name)
+        return int(name[2]) if name else 1
+
     def refuse_parts_missing(self) -> None:
         """Raises ModelNotFound for a split model that the repository does not hold whole."""
-        name = _SHARD.search(self.files[0].name)
-        if name is None or len(self.files) == int(name[2]):
+        if len(self.files) == self.n_parts:
             return
         have = ", ".join(str(int(shard[1])) for file in self.files if (shard := _SHARD.search(file.name)))
         raise ModelNotFound(
-            f"{printable(self.files[0].name)}: the repository holds only part {have} of {int(name[2])}",
+            f"{printable(self.files[0].name)}: the repository holds only part {have} of {self.n_parts}",
             hint="another quant, or another repository",
         )
 
@@ -54,7 +59,7 @@ def variants(repository: Repository) -> list[Variant]:
     for file in repository.files:
         base = file.name.rpartition("/")[2].lower()
         if not any(word in base for word in COMPANIONS):
-            found.setdefault(_SHARD.sub("", file.name), []).append(file)
+            found.setdefault(_SHARD.sub(r"-of-\2", file.name), []).append(file)
     whole = [
         Variant(quant_of_name(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()
     ]
@@ -197,14 +202,11 @@ def _transfer(
     repository: Repository, file: RemoteFile, target: Target, token: str | None, progress: Progress | None
 ) -> None:
     if file.size <= LARGEST_OVER_HTTP:
-        source = hub.source(repository, file, token)
         try:
-            fetch(source, target, progress)
+            fetch(hub.source(repository, file, token), target, progress)
             return
         except hub.PlainRefused:  # the library knows Xet
             pass
-        except AccessDenied as error:  # although the repository could be listed
-            raise hub.gated(repository.id, "authorization" in source.headers) from error
     # In a folder of its own: in the cache it would be visible before it is hashed, and want the lock that we hold.
     staging = staging_folder(target.path)
     shutil.rmtree(staging, ignore_errors=True)

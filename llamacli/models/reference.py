@@ -135,7 +135,7 @@ def _alias(text: str) -> Reference:
     if several:
         raise UsageError(f"{text} means several models", hint=f"name one: {', '.join(several)}")
     near = [BUILTIN] if text.lower() == BUILTIN else list(catalogue.suggestions(text))
-    if Path(f"{text}.gguf").is_file():
+    if os.path.isfile(f"{text}.gguf"):
         near.insert(0, f"{text}.gguf")
     hint = f"did you mean {' or '.join(near)}?" if near else "name a file's path, an alias, or user/repo[:QUANT]"
     raise ModelNotFound(f"there is no model {printable(text, 100)}, and no such file", hint=hint)

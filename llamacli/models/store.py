@@ -192,7 +192,7 @@ def _hub_models(root: Path) -> Iterator[LocalModel]:
 def _repository_models(root: Path, repo: str, folder: Path, revision: str | None = None) -> list[LocalModel]:
     """One for each file name: of refs/main if it is there and sound, else of the newest snapshot; or of a revision."""
     found: dict[str, LocalModel] = {}
-    commit = _commit(folder, revision) or revision if revision else None
+    commit = commit_of(folder, revision) or revision if revision else None
     for snapshot in _snapshots(folder):
         if commit and snapshot.name != commit:
             continue
@@ -203,7 +203,7 @@ def _repository_models(root: Path, repo: str, folder: Path, revision: str | None
     return list(found.values())
 
 
-def _commit(folder: Path, revision: str) -> str:
+def commit_of(folder: Path, revision: str) -> str:
     """The commit that a branch or tag was when it was last pulled, "" where nobody knows."""
     try:
         return (folder / "refs" / revision).read_text(encoding="utf-8").strip()[:100]
@@ -213,7 +213,7 @@ def _commit(folder: Path, revision: str) -> str:
 
 def _snapshots(folder: Path) -> list[Path]:
     """The commit of refs/main first, then the newest."""
-    commit = _commit(folder, "main")
+    commit = commit_of(folder, "main")
 
     def order(path: Path) -> tuple[bool, float, str]:
         return path.name != commit, -_changed(path), path.name

@@ -147,6 +147,8 @@ def fetch(
     try:
         check_space(target.path.parent, target.size - part.n_bytes)
         work = _Work(part)
+        if progress is not None:
+            progress(part.n_bytes, target.size)  # what an earlier pull left, before anything comes
         # What has neither a digest nor a version cannot be put together from several answers.
         work.sequential = not target.digest and not source.version
         digest = _Digest(work)

@@ -126,7 +126,8 @@ def dry_run(asked: Asked, *, n_ctx: int | None = None, pick: bool = False) -> Dr
 
     Raises ModelNotFound, UsageError, NetworkError, AccessDenied, StorageError.
     """
-    repository, present = asked.repository, pull.variants(asked.repository)
+    repository, whole = asked.repository, pull.variants(asked.repository)
+    present = [variant for variant in whole if len(variant.files) == variant.n_parts] or whole
     chosen = None if pick else asked.find()
     if chosen is None and (asked.named or not present):
         chosen = asked.plan().variant  # raises with what there is

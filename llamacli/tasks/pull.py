@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llamacli.errors import LlamacliError, UsageError
+from llamacli.errors import BadModelFile, UsageError
 from llamacli.models import folders, hub, pull, store, web
 from llamacli.models.gguf import read_header
 from llamacli.models.pull import Variant
 from llamacli.models.quant import quant_of_name
 from llamacli.models.reference import Reference, locate, parse
-from llamacli.tasks.verify import digest_of
+from llamacli.tasks.verify import digest_of, without_path
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Plan:
     @property
     def resumable(self) -> bool:
         """Whether what came of an interrupted pull serves the next one."""
-        return all(file.digest or file.version for file in self.variant.files)
+        return all((file.digest or file.version) and file.size <= pull.LARGEST_OVER_HTTP for file in self.variant.files)
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,8 @@ class Asked:
 
 def ask(name: str, *, revision: str | None = None, token: str | None = None) -> Asked:
     """Ask the Hub what a name means. Raises UsageError, ModelNotFound, AccessDenied, NetworkError."""
-    reference = parse(name)
+    reference = _parsed(name, revision)
     if reference.url is not None:
-        if revision is not None:
-            raise UsageError("--revision: an address has no revisions", hint="leave it out")
         there = web.repository(reference.url)
         return Asked(replace(reference, file=there.files[0].name), there, None)
     if reference.repository is None:
@@ -124,16 +122,18 @@ def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
     pull.prepare(plan.repository, plan.variant.files)
     files = []
     for file in plan.variant.files:
+        start: list[int] = []  # what an earlier pull left, where a transfer of ours began
 
-        def told(done: int, _: int, before: int = before) -> None:
+        def told(done: int, _: int, before: int = before, start: list[int] = start) -> None:
+            start[:] = start or [done]
             if watch.progress is not None:
                 watch.progress(before + done, total)
 
         present = pull.here(plan.repository, file)
         path = pull.pull_file(plan.repository, file, token=plan.token, progress=told, waiting=watch.waiting)
         before += file.size
-        fetched += file.size - present
-        files.append(PulledFile(file.name, file.size, file.digest, path))
+        fetched += file.size - (start[0] if start else present)
+        files.append(PulledFile(file.name, file.size, file.digest or digest_of(path) or "", path))
     repository = plan.repository
     return Pulled(
         plan.reference.text,
@@ -148,22 +148,40 @@ def bring(plan: Plan, watch: Watch = Watch()) -> Pulled:
 
 
 def present(name: str, revision: str | None = None) -> Pulled | None:
-    """What a pull of this name gives where the model is here already; None where it is not. Nobody is asked.
+    """The model that -m would take by this name, as a pull of it gives it; None where none is here. Nobody is asked.
 
     Raises UsageError, ModelNotFound.
     """
-    meant = parse(name)
+    meant = _parsed(name, revision)
     meant = replace(meant, revision=revision or meant.revision)
     path = None if meant.path or meant.ollama else locate(meant)
     if path is None:
         return None
+    parts = store.parts(path)
     _, place, root = folders.source(path)
     inside = place.relative_to(root).parts if root is not None else ()
-    commit = inside[2] if meant.repository and len(inside) > 3 else ""
-    files = [PulledFile(part.name, part.stat().st_size, digest_of(part) or "", part) for part in store.parts(path)]
-    where = meant.repository or (meant.url or "").partition("?")[0].rpartition("/")[0]
-    quant, revision = quant_of_name(path.name) if commit else "", meant.revision or ("main" if commit else "")
-    return Pulled(meant.text, where, revision, commit, quant, tuple(files), 0, _remark(files))
+    if not meant.repository or root is None or len(inside) < 4:
+        files = [PulledFile(part.name, part.stat().st_size, digest_of(part) or "", part) for part in parts]
+        folder = (meant.url or "").partition("?")[0].partition("#")[0].rpartition("/")[0]
+        return Pulled(meant.text, folder, "", "", "", tuple(files), 0, _remark(files))
+    snapshot, commit = root.joinpath(*inside[:3]), inside[2]
+    names = [folder_name.relative_to(snapshot).as_posix() for folder_name in store.parts(place)]
+    files = [
+        PulledFile(name, part.stat().st_size, digest_of(part) or "", part)
+        for name, part in zip(names, parts, strict=True)
+    ]
+    main = "main" if store.commit_of(root / inside[0], "main") == commit else commit
+    companion = any(word in parts[0].name.lower() for word in store.COMPANIONS)
+    quant = "" if companion else quant_of_name(names[0])
+    known = meant.revision or main
+    return Pulled(meant.text, meant.repository, known, commit, quant, tuple(files), 0, _remark(files))
+
+
+def _parsed(name: str, revision: str | None) -> Reference:
+    reference = parse(name)
+    if reference.url is not None and revision is not None:
+        raise UsageError("--revision: an address has no revisions", hint="leave it out")
+    return reference
 
 
 def _remark(files: Sequence[PulledFile]) -> str | None:
@@ -171,6 +189,6 @@ def _remark(files: Sequence[PulledFile]) -> str | None:
     for file in files:
         try:
             read_header(file.path)
-        except LlamacliError as error:
-            return error.message
+        except BadModelFile as error:
+            return f"{file.name}: {without_path(error, file.path)}"
     return None

@@ -174,7 +174,7 @@ def _check(path: Path, whole: bool, progress: Progress) -> tuple[State, str]:
     except StorageError as error:
         return "unchecked", f"cannot be read: {error.message}"
     except LlamacliError as error:
-        return "damaged", _without_path(error, path)
+        return "damaged", without_path(error, path)
     return "unchecked", "no checksum is known; its header is sound, and it holds all tensors"
 
 
@@ -196,7 +196,7 @@ def _check_digest(path: Path, digest: str, progress: Progress) -> tuple[State, s
     try:
         read_header(path)
     except BadModelFile as error:  # it may know why
-        reason = f"{_without_path(error, path)}; {reason}"
+        reason = f"{without_path(error, path)}; {reason}"
     except (StorageError, UsageError, ModelNotFound):
         pass
     return "damaged", reason
@@ -210,6 +210,6 @@ def _check_header(header: Header, whole: bool) -> None:
     gguf_checks.check(header, weights=bool(header.tensors))
 
 
-def _without_path(error: LlamacliError, path: Path) -> str:
+def without_path(error: LlamacliError, path: Path) -> str:
     where = path_text(path)
     return error.message.removeprefix(f"{where}: ").replace(f" {where}", "")

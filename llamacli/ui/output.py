@@ -149,3 +149,15 @@ def note(text: str, *, style: str = "") -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # standard error is closed: there is nobody to tell
+
+
+def report(message: str, hint: str | None, code: int) -> int:
+    """Print an error's one line, and its hint; return the code. With LLAMACLI_DEBUG=1 the traceback comes first."""
+    if os.environ.get("LLAMACLI_DEBUG") and sys.exc_info()[0] is not None:
+        import traceback
+
+        note(traceback.format_exc())
+    note("error: " + " ".join(message.split()), style="error")
+    if hint:
+        note("hint: " + " ".join(hint.split()), style="hint")
+    return code

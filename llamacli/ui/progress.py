@@ -40,8 +40,9 @@ class Bar:
                 return
             self._show()
         self._bar.update(self._task, completed=done)
-        if speed := self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed:
-            self._bar.update(self._task, speed=f"{size(speed)}/s")
+        if self._transfer:
+            speed = self._bar.tasks[0].speed
+            self._bar.update(self._task, speed=f"{size(speed)}/s" if speed else "")
         if done >= self._total:
             self.close()
 

@@ -57,7 +57,7 @@ def test_a_pull_lands_in_the_standard_cache(
 ) -> None:
     done = cli("pull", REPO, env=environment)
     assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
-    assert b"note: what came is what was promised, but it is no model: " in done.stderr  # it is noise
+    assert b"note: what came is what the Hub promised, but it is no model: " in done.stderr  # it is noise
     path = Path(done.stdout.decode().strip())
     assert path.read_bytes() == content
     digest = hashlib.sha256(content).hexdigest()
@@ -344,13 +344,23 @@ def test_a_gated_repository_is_code_10(cli: Cli, hub: HubServer, environment: di
         assert (done.returncode, done.stdout) == (10, b"")
         assert b"error: user/gated is gated" in done.stderr
         assert b"https://huggingface.co/user/gated; " + then in done.stderr
+        assert cli("pull", "--dry-run", "user/gated", *token, env=environment).stderr == done.stderr
+    hub.faults.status, hub.faults.status_path = 403, "/cdn/"  # of an open one
+    done = cli("pull", REPO, env=environment)
+    assert (done.returncode, done.stdout) == (10, b"")
+    assert b"gated" not in done.stderr
 
 
 def test_offline_and_unreachable(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
     hub.add("user/tiny-GGUF", {"tiny-F16.gguf": TINY})
     pulled = json.loads(cli("pull", "--json", "user/tiny-GGUF", env=environment).stdout)
     assert (pulled["fetched"], pulled["remark"]) == (TINY.stat().st_size, None)
+    names = [f"Q4_K_M/big-Q4_K_M-0000{i}-of-00002.gguf" for i in (1, 2)]
+    hub.add("user/big", {name: name.encode() * 1000 for name in names})
+    split = json.loads(cli("pull", "--json", "user/big", env=environment).stdout)
+    assert [file["name"] for file in split["files"]] == names
     hub.requests.clear()
+    assert json.loads(cli("pull", "--offline", "--json", "user/big", env=environment).stdout) == {**split, "fetched": 0}
     done = cli("pull", "--offline", REPO, env=environment)
     assert (done.returncode, done.stdout) == (4, b"")
     assert b"the network is forbidden" in done.stderr
@@ -367,8 +377,12 @@ def test_one_that_fails_does_not_keep_the_others(cli: Cli, hub: HubServer, envir
     done = cli("pull", "user/none", "user/tiny-GGUF", env=environment)
     assert done.returncode == 12
     assert Path(done.stdout.decode().strip()).read_bytes() == TINY.read_bytes()
-    assert b"error: user/none: there is no repository user/none on the Hub" in done.stderr
+    assert b"error: there is no repository user/none on the Hub" in done.stderr
     assert b"error: 1 of 2 models did not come" in done.stderr
+    done = cli("pull", "user/tiny-GGUF", "https://bob:secret@h.example/x.gguf", env=environment)
+    assert (done.returncode, done.stdout.count(b"\n")) == (12, 1)
+    assert b"error: x.gguf: an address with a password" in done.stderr
+    assert b"secret" not in done.stderr
 
 
 def test_a_split_model_that_the_hub_holds_in_part(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
@@ -379,6 +393,8 @@ def test_a_split_model_that_the_hub_holds_in_part(cli: Cli, hub: HubServer, envi
         assert (done.returncode, done.stdout) == (3, b"")
         assert f"{names[0]}: the repository holds only part 1, 3 of 3" in done.stderr.decode()
     assert body_bytes(hub) == 0
+    hub.add("user/big", {"big-Q4_K_M.gguf": b"whole" * 1000})  # beside them
+    assert cli("pull", "user/big/big-Q4_K_M.gguf", env=environment).returncode == 0
 
 
 def test_a_split_model_that_is_here_in_part(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:
@@ -392,14 +408,18 @@ def test_a_split_model_that_is_here_in_part(cli: Cli, hub: HubServer, environmen
 
 
 def test_ctrl_c_keeps_what_came(hub: HubServer, environment: dict[str, str], cli: Cli) -> None:
-    hub.faults.bytes_per_second = 4_000_000
-    command = [sys.executable, "-m", "llamacli", "pull", REPO]
-    with subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE) as process:
-        while not list(Path(environment["HF_HUB_CACHE"]).rglob("*.llamacli-part")):
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == -signal.SIGINT
-        assert process.stderr is not None
-        assert process.stderr.read() == b"stopped: what came is kept, and the next pull goes on\n"
+    pexpect: Any = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
+    hub.faults.bytes_per_second = 1_000_000
+    child = pexpect.spawn(
+        sys.executable, ["-m", "llamacli", "pull", REPO], env={**os.environ, **environment}, timeout=60
+    )
+    child.expect(rb"[\d.]*[1-9]/8\.6 MiB")  # something came, and the process knows
+    child.sendintr()
+    child.expect_exact("stopped: what came is kept, and the next pull goes on")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.signalstatus == signal.SIGINT
     hub.faults.bytes_per_second = None
-    assert cli("pull", REPO, env=environment).returncode == 0
+    done = cli("pull", "--json", REPO, env=environment)
+    assert done.returncode == 0
+    assert 0 < json.loads(done.stdout)["fetched"] < SIZE

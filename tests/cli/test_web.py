@@ -126,7 +126,7 @@ def test_damage_is_found_however_the_file_is_named(cli: Cli, hub: HubServer, env
     path.write_bytes(TINY.read_bytes()[:-1] + b"x")
     done = cli("verify", f"./{path.name}", env=environment, cwd=path.parent)
     assert done.returncode == 5
-    assert b"&& llamacli pull http://127.0.0.1:" in done.stderr
+    assert b"&& llamacli pull https://" in done.stderr
 
 
 def test_dry_run_of_an_address(cli: Cli, hub: HubServer, environment: dict[str, str]) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "llamacli"
 
-#: part → the parts it may import. errors, paths, settings and signals are the ground that everything may stand on.
-GROUND = {"errors", "paths", "settings", "signals", "__init__", "__version__"}
+#: part → the parts it may import; GROUND is what everything may stand on.
+GROUND = {"errors", "paths", "settings", "signals", "units", "__init__", "__version__"}
 ALLOWED = {
     "__main__": {"cli"},
     "cli": {"commands", "ui"},

@@ -182,7 +182,7 @@ def test_missing_folder_special_and_locked(tmp_path: Path, tiny: Path, monkeypat
         (b"tjgg\3\0\0\0" + bytes(60), r"from before GGUF .* \(ggjt\)"),
         (b"\x1f\x8b\x08\0", "a gzip archive"),
         (bytes(4096), "its first bytes are all zero"),
-        (bytes(range(200, 256)), "not a GGUF file: it starts with '\\xc8"),
+        (bytes(range(200, 256)), "not a GGUF file: it starts with '\\\\xc8"),
         (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "a big-endian GGUF file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "GGUF version 1;"),
         (b"GGUF" + struct.pack("<IQQ", 4, 0, 0), "GGUF version 4;"),
