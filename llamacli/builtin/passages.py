@@ -96,16 +96,19 @@ def _fact(rng: random.Random, form: int, name: str, other: str, stranger: str) -
 _WHO = (0, 1, 2, 3, 6, 7)
 
 
-def write_passage(rng: random.Random) -> Passage:
-    """Two to four facts about two or three people, each question with one answer."""
+def write_passage(rng: random.Random, *, large: bool = False) -> Passage:
+    """Two to four facts about two or three people, each question with one answer.
+
+    `large`: five to eight about four to six, from which who is meant is learnt: with few people guessing does well.
+    """
+    n_people, n_facts = (rng.randint(4, 6), rng.randint(5, 8)) if large else (rng.choice((2, 2, 3)), rng.randint(2, 4))
     people: list[str] = []
-    while len(people) < 4:
+    while len(people) <= n_people:
         name = outside.person(rng)
         if name not in people:
             people.append(name)
     stranger = people.pop()
-    people = people[: rng.choice((2, 2, 3))]
-    chosen = rng.sample([(form, name) for form in range(8) for name in people], rng.randint(2, 4))
+    chosen = rng.sample([(form, name) for form in range(8) for name in people], n_facts)
     facts = [_fact(rng, form, name, rng.choice([p for p in people if p != name]), stranger) for form, name in chosen]
     questions = [pair for fact in facts for pair in fact.questions]
     told = [fact.sentence.removeprefix(f"{name} ") for fact, (_, name) in zip(facts, chosen, strict=True)]
@@ -142,7 +145,7 @@ def questions(rng: random.Random) -> Dialogue:
         story = write_story(rng)
         text, asked = story.text, story.questions
     else:
-        passage = write_passage(rng)
+        passage = write_passage(rng, large=rng.random() < 0.4)
         text, asked = passage.text, [*passage.questions]
         who = [pair for pair in asked if pair[0].startswith("Who")]
         if form < 0.65 and len(who) > 1:
@@ -150,6 +153,32 @@ def questions(rng: random.Random) -> Dialogue:
         elif rng.random() < 0.4:
             asked.append((rng.choice(passage.unanswered), NOT_SAID))
     return several(rng, "question", text, rng.sample(asked, min(len(asked), rng.randint(3, 6))))
+
+
+def lookups(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
+    """A passage, and in another order what is told of only one person, with the name: (" likes honey:", " Lily")."""
+    passage, asked = _about_who(rng)
+    pairs = []
+    for question, answer in asked:
+        told = question.removeprefix("Who ").removesuffix("?")
+        pairs.append((f" {told}:", f" {answer.removesuffix(f' {told}.')}"))
+    return passage, pairs
+
+
+def who(rng: random.Random) -> Dialogue:
+    """All questions about one passage that ask who."""
+    passage, asked = _about_who(rng)
+    return several(rng, "question", passage, asked)
+
+
+def _about_who(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
+    """A passage, and the questions about it that ask who, shuffled: at least one."""
+    while True:
+        passage = write_passage(rng, large=rng.random() < 0.6)
+        asked = [pair for pair in passage.questions if pair[0].startswith("Who ")]
+        if asked:
+            rng.shuffle(asked)
+            return passage.text, asked
 
 
 def several(rng: random.Random, kind: str, text: str, pairs: list[tuple[str, str]]) -> Dialogue:

@@ -32,8 +32,8 @@ VOCABULARY = 1792
 #: Documents from which the vocabulary is learnt.
 VOCABULARY_SAMPLE = 20_000
 #: How much a token counts in the loss: of a plain story, and of what is given (by user or system). An answer of n
-#: tokens counts 6 √n in all, so that short answers are not drowned by long ones.
-STORY_WEIGHT, GIVEN_WEIGHT, ANSWER_WEIGHT = 0.25, 0.03, 6.0
+#: tokens counts 6 √n in all, so that short answers are not drowned by long ones. What is looked up is a name.
+STORY_WEIGHT, GIVEN_WEIGHT, ANSWER_WEIGHT, LOOKUP_WEIGHT = 0.25, 0.03, 6.0, 2.0
 #: Tokens in one step, and the lengths of rows: a document goes into rows of the first length that holds it.
 STEP_TOKENS, LENGTHS = 4096, (256, 512, CONTEXT)
 
@@ -112,10 +112,14 @@ class Llama(nn.Module):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is made orthogonal before each step."""
+    """Momentum whose matrix is made orthogonal before each step. Without decay the matrices grow until attention is
+    so sharp that nothing new is learnt; with it no singular value comes above max(1, √(rows / columns)) / weight_decay.
+    """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.2
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -131,6 +135,7 @@ class Muon(torch.optim.Optimizer):
                     updates.append(parameter.grad.lerp(buffer, group["momentum"]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(parameters, _orthogonal(torch.stack(updates)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
 
 
@@ -163,6 +168,13 @@ def encode(document: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int],
     if "text" in document:
         add(vocabulary.encode(document["text"]), STORY_WEIGHT)
         mark(v.EOS, STORY_WEIGHT)
+    elif "lookups" in document:
+        add(vocabulary.encode(document["given"]), GIVEN_WEIGHT)
+        for key, found in document["lookups"]:
+            add(vocabulary.encode(key), GIVEN_WEIGHT)
+            add(vocabulary.encode(found), LOOKUP_WEIGHT)
+            add(vocabulary.encode("."), GIVEN_WEIGHT)
+        mark(v.EOS)
     elif "parts" in document:
         before, after, middle = map(vocabulary.encode, document["parts"])
         for token, numbers in ((v.FIM_PREFIX, before), (v.FIM_SUFFIX, after)):
@@ -189,7 +201,7 @@ def texts(documents: Iterable[dict[str, Any]]) -> Iterator[str]:
         if "turns" in document:
             yield from (content for _, content in document["turns"])
         else:
-            yield from document.get("parts", (document.get("text", ""),))
+            yield from document.get("parts", (document.get("text", document.get("given", "")),))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -277,10 +289,11 @@ def train(
 ) -> None:
     """Train from step `begin` on, print how it goes, and write the checkpoint now and then."""
     matrices = [each for name, each in model.named_parameters() if each.ndim == 2 and "embedding" not in name]
-    others = [each for name, each in model.named_parameters() if each.ndim != 2 or "embedding" in name]
+    norms = [each for each in model.parameters() if each.ndim != 2]
+    groups = [{"params": norms, "weight_decay": 0.0}, {"params": [model.embedding.weight], "weight_decay": 1.0}]
     optimizers: list[tuple[torch.optim.Optimizer, float]] = [
         (Muon(matrices, lr=0.02), 0.02),
-        (torch.optim.AdamW(others, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0), 0.004),
+        (torch.optim.AdamW(groups, lr=0.002, betas=(0.9, 0.95)), 0.002),
     ]
     compiled = torch.compile(model, dynamic=False)
     began, mean = time.time(), 0.0
