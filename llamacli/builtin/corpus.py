@@ -20,14 +20,14 @@ from llamacli.builtin.stories import write_story
 
 #: Each kind of job with its share of the documents; the rest are lookups, infill and plain stories.
 JOBS: dict[str, tuple[Callable[[random.Random], Dialogue], float]] = {
-    "question": (passages.question, 0.25),
+    "question": (passages.question, 0.21),
     "sentiment": (jobs.sentiment, 0.03),
-    "names": (passages.names, 0.15),
+    "names": (passages.names, 0.18),
     "summary": (jobs.summary, 0.03),
-    "translation": (jobs.translation, 0.06),
-    "sums": (jobs.sums, 0.04),
-    "say": (jobs.say, 0.06),
-    "story": (jobs.opening, 0.07),
+    "translation": (jobs.translation, 0.08),
+    "sums": (jobs.sums, 0.07),
+    "say": (jobs.say, 0.08),
+    "story": (jobs.opening, 0.08),
     "greeting": (jobs.greeting, 0.01),
     "unknown": (jobs.unknown, 0.025),
     "dialogue": (dialogue, 0.12),
@@ -39,7 +39,7 @@ SEVERAL: dict[str, Callable[[random.Random], Dialogue]] = {
 }
 INFILL_SHARE = 0.02
 #: Who did what, without the words of a question: "who" is learnt from these, and from questions alone it is not.
-LOOKUP_SHARE = 0.11
+LOOKUP_SHARE = 0.05
 
 
 def documents(seed: int) -> Iterator[dict[str, Any]]:
