@@ -20,17 +20,17 @@ from llamacli.builtin.stories import write_story
 
 #: Each kind of job with its share of the documents; the rest are lookups, infill and plain stories.
 JOBS: dict[str, tuple[Callable[[random.Random], Dialogue], float]] = {
-    "question": (passages.question, 0.21),
+    "question": (passages.question, 0.18),
     "sentiment": (jobs.sentiment, 0.03),
-    "names": (passages.names, 0.18),
+    "names": (passages.names, 0.19),
     "summary": (jobs.summary, 0.03),
     "translation": (jobs.translation, 0.08),
     "sums": (jobs.sums, 0.07),
     "say": (jobs.say, 0.08),
-    "story": (jobs.opening, 0.08),
+    "story": (jobs.opening, 0.06),
     "greeting": (jobs.greeting, 0.01),
     "unknown": (jobs.unknown, 0.025),
-    "dialogue": (dialogue, 0.12),
+    "dialogue": (dialogue, 0.16),
 }
 #: Of these, two documents in three hold several tasks about one text.
 SEVERAL: dict[str, Callable[[random.Random], Dialogue]] = {

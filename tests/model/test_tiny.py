@@ -54,11 +54,7 @@ def test_llama_cpp_splits_text_as_training_did(measured: Measured) -> None:
         assert measured.model.tokenize(text, add_special=False) == vocabulary.encode(text), text
 
 
-#: Where the weights fall short of 95 % and may fall below this test's bound (builtin/README.md).
-SHORT = pytest.mark.xfail(reason="these weights fall short here", strict=False)
-
-
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=SHORT if kind == "question" else ()) for kind in JOBS])
+@pytest.mark.parametrize("kind", JOBS)
 def test_it_does_its_jobs(measured: Measured, kind: str) -> None:
     """A sample of what builtin/measure.py measures in full, with its bound of 95 % loosened for the smaller number."""
     wrong = []
@@ -83,7 +79,6 @@ def test_held_out_text_is_no_surprise(measured: Measured) -> None:
         assert 1.0 < held_out < 1.5 * seen
 
 
-@SHORT
 def test_a_blank_is_filled(measured: Measured) -> None:
     """The infill tokens are trained: what comes between fits the grammar."""
     before, after = (
