@@ -279,7 +279,7 @@ def test_a_bar_and_ctrl_c(home: Path) -> None:
     os.truncate(link, 1 << 40)
     child = pexpect.spawn(sys.executable, ["-m", "llamacli", "verify", REPO], timeout=60, dimensions=(50, 120))
     child.expect_exact("verifying me/toy-GGUF")
-    child.expect("[0-9.]+ [MG]B/s")
+    child.expect("[0-9.]+ [MG]iB/s")
     child.sendintr()
     child.expect(pexpect.EOF)
     child.close()
