@@ -20,7 +20,7 @@ from llamacli.builtin.stories import write_story
 
 #: Each kind of job with its share of the documents; the rest are lookups, infill and plain stories.
 JOBS: dict[str, tuple[Callable[[random.Random], Dialogue], float]] = {
-    "question": (passages.question, 0.18),
+    "question": (passages.question, 0.16),
     "sentiment": (jobs.sentiment, 0.03),
     "names": (passages.names, 0.19),
     "summary": (jobs.summary, 0.03),

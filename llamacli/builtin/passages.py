@@ -30,6 +30,11 @@ class Passage:
     questions: tuple[tuple[str, str], ...]
     unanswered: tuple[str, ...]
 
+    @property
+    def about_who(self) -> list[tuple[str, str]]:
+        """The questions that ask who."""
+        return [pair for pair in self.questions if pair[0].startswith("Who ")]
+
 
 def _fact(rng: random.Random, form: int, name: str, other: str, stranger: str) -> Fact:
     """A fact about `name`; a passage has at most one of each form for each person."""
@@ -127,7 +132,7 @@ def question(rng: random.Random) -> Dialogue:
         return ask("question", framed(rng, asked, story.text), answer)
     passage = write_passage(rng)
     asked, answer = rng.choice(passage.questions)
-    who = [pair for pair in passage.questions if pair[0].startswith("Who")]
+    who = passage.about_who
     if form < 0.45:
         asked, answer = rng.choice(passage.unanswered), NOT_SAID
     elif form < 0.7 and who:
@@ -147,7 +152,7 @@ def questions(rng: random.Random) -> Dialogue:
     else:
         passage = write_passage(rng, large=rng.random() < 0.4)
         text, asked = passage.text, [*passage.questions]
-        who = [pair for pair in asked if pair[0].startswith("Who")]
+        who = passage.about_who
         if form < 0.65 and len(who) > 1:
             asked = who
         elif rng.random() < 0.4:
@@ -175,8 +180,7 @@ def _about_who(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     """A passage, and the questions about it that ask who, shuffled: at least one."""
     while True:
         passage = write_passage(rng, large=rng.random() < 0.6)
-        asked = [pair for pair in passage.questions if pair[0].startswith("Who ")]
-        if asked:
+        if asked := passage.about_who:
             rng.shuffle(asked)
             return passage.text, asked
 

@@ -158,23 +158,30 @@ def present(name: str, revision: str | None = None) -> Pulled | None:
     if path is None:
         return None
     parts = store.parts(path)
-    _, place, root = folders.source(path)
-    inside = place.relative_to(root).parts if root is not None else ()
-    if not meant.repository or root is None or len(inside) < 4:
-        files = [PulledFile(part.name, part.stat().st_size, digest_of(part) or "", part) for part in parts]
-        folder = (meant.url or "").partition("?")[0].partition("#")[0].rpartition("/")[0]
+    if meant.url is not None:
+        files = [_present_file(part, part.name) for part in parts]
+        folder = meant.url.partition("?")[0].partition("#")[0].rpartition("/")[0]
         return Pulled(meant.text, folder, "", "", "", tuple(files), 0, _remark(files))
-    snapshot, commit = root.joinpath(*inside[:3]), inside[2]
-    names = [folder_name.relative_to(snapshot).as_posix() for folder_name in store.parts(place)]
-    files = [
-        PulledFile(name, part.stat().st_size, digest_of(part) or "", part)
-        for name, part in zip(names, parts, strict=True)
-    ]
-    main = "main" if store.commit_of(root / inside[0], "main") == commit else commit
-    companion = any(word in parts[0].name.lower() for word in store.COMPANIONS)
-    quant = "" if companion else quant_of_name(names[0])
-    known = meant.revision or main
-    return Pulled(meant.text, meant.repository, known, commit, quant, tuple(files), 0, _remark(files))
+    root = next(root for root in folders.hub_roots() if path.is_relative_to(root))
+    repository, snapshots, commit, *_ = path.relative_to(root).parts
+    snapshot = root / repository / snapshots / commit
+    files = [_present_file(part, part.relative_to(snapshot).as_posix()) for part in parts]
+    is_main = store.commit_of(root / repository, "main") == commit
+    quant = "" if any(word in path.name.lower() for word in store.COMPANIONS) else quant_of_name(files[0].name)
+    return Pulled(
+        meant.text,
+        meant.repository or "",
+        meant.revision or ("main" if is_main else commit),
+        commit,
+        quant,
+        tuple(files),
+        0,
+        _remark(files),
+    )
+
+
+def _present_file(path: Path, name: str) -> PulledFile:
+    return PulledFile(name, path.stat().st_size, digest_of(path) or "", path)
 
 
 def _parsed(name: str, revision: str | None) -> Reference:

@@ -18,6 +18,8 @@ from gguf import GGUFValueType
 from hub_server import HubServer
 from make_gguf import _tensors, spm_tokens, write_llama
 
+from llamacli.units import size
+
 Cli = Callable[..., subprocess.CompletedProcess[bytes]]
 REPO = "user/Model-GGUF"
 QUANTS = [
@@ -181,7 +183,7 @@ def test_an_address_elsewhere(cli: Cli, hub: HubServer, environment: dict[str, s
     assert [row["name"] for row in run["quants"]] == [url]
 
 
-def test_a_repository_without_the_usual_quant(cli: Cli, environment: dict[str, str]) -> None:
+def test_a_repository_without_the_usual_quant(cli: Cli, environment: dict[str, str], files: dict[str, Path]) -> None:
     for arguments in (["user/odd"], [REPO, "--pick"]):
         run = document(cli("pull", "--dry-run", "--json", *arguments, env=environment))
         assert (run["quant"], run["files"], run["size"], run["memory"], run["fit"]) == ("", [], 0, None, None)
@@ -190,7 +192,8 @@ def test_a_repository_without_the_usual_quant(cli: Cli, environment: dict[str, s
     done = cli("pull", "user/odd", env=environment)
     assert (done.returncode, done.stdout) == (3, b"")
     assert b"has no Q4_K_M" in done.stderr
-    assert re.search(rb"it has Q2_K \([\d.]+ [KM]iB\), Q8_0 \(.*\), F16 \(.*\)", done.stderr)
+    sizes = {quant: size(files[f"model-{quant}.gguf"].stat().st_size) for quant in ("Q2_K", "Q8_0", "F16")}
+    assert f"it has {', '.join(f'{quant} ({shown})' for quant, shown in sizes.items())}\n" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +303,7 @@ def test_a_terminal_gets_tables(environment: dict[str, str]) -> None:
         assert re.search(expected, shown), (expected, shown)
 
 
-def test_picking(environment: dict[str, str]) -> None:
+def test_picking(environment: dict[str, str], files: dict[str, Path]) -> None:
     """By number, by Enter (the recommended one), by name; nothing by q or the end of input."""
     for answers, quant in (
         (["9", "x", "1"], "Q2_K"),
@@ -317,9 +320,9 @@ def test_picking(environment: dict[str, str]) -> None:
         if quant is None:
             assert "pulled" not in said
         else:
-            assert re.search(
-                rf"user/odd: (pulled|already here) \([\d.]+ [KM]?i?B, {quant}\)\n.*model-{quant}\.gguf\n", said
-            )
+            shown = re.escape(size(files[f"model-{quant}.gguf"].stat().st_size))
+            what = rf"user/odd: (pulled|already here) \({shown}, {quant}\)"
+            assert re.search(rf"{what}\n.*model-{quant}\.gguf\n", said)
 
 
 def test_picking_where_there_is_a_usual_quant(environment: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from llamacli.builtin import lumi, outside, words
-from llamacli.builtin.corpus import JOBS, documents
+from llamacli.builtin.corpus import JOBS, LOOKUP_SHARE, documents
 from llamacli.builtin.jobs import Dialogue
 from llamacli.builtin.stories import parse_story
 
@@ -35,7 +35,8 @@ def test_every_kind_has_its_share() -> None:
     kinds = Counter(document["kind"] for document in itertools.islice(documents(3), 4000))
     for kind, (_, share) in JOBS.items():
         assert abs(kinds[kind] / 4000 - share) < 0.025
-    assert min(kinds["text"], kinds["infill"], kinds["lookup"]) > 0
+    assert abs(kinds["lookup"] / 4000 - LOOKUP_SHARE) < 0.025
+    assert kinds["text"] > kinds["infill"] > 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in JOBS if kind not in ("story", "dialogue")])
