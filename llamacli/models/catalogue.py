@@ -14,9 +14,8 @@ from typing import Any
 
 from llamacli import paths
 from llamacli.errors import StorageError, UsageError, printable
+from llamacli.models.quant import USUAL
 
-#: What llama.cpp's -hf takes too where no quantization is named.
-QUANT = "Q4_K_M"
 #: Bytes of a catalogue. A larger file is something else.
 MOST = 1 << 20
 #: Tokens of a context: llama.cpp counts them in 32 bits.
@@ -135,7 +134,7 @@ def _text(path: Path) -> str | None:
 #: key → the type of its value, and how that is called.
 _KEYS: dict[str, tuple[type, str]] = {
     "repository": (str, 'text, like "user/name"'),
-    "quant": (str, f'text, like "{QUANT}"'),
+    "quant": (str, f'text, like "{USUAL}"'),
     "about": (str, 'text, like "small general chat model"'),
     "parameters": (str, 'text, like "0.8B"'),
     "context": (int, "a whole number of tokens"),
@@ -148,7 +147,7 @@ _COUNT = r"[0-9]+(?:\.[0-9]+)?"
 #: key → what its text must look like, and how to say that.
 _FORMS: dict[str, tuple[str, str]] = {
     "repository": (rf"(?!.*(?:--|\.\.)){_PART}/{_PART}", 'user/name on the Hub, like "ggml-org/gemma-3-1b-it-GGUF"'),
-    "quant": (r"[A-Za-z0-9][A-Za-z0-9_.-]*", f'the name of a quantization, like "{QUANT}"'),
+    "quant": (r"[A-Za-z0-9][A-Za-z0-9_.-]*", f'the name of a quantization, like "{USUAL}"'),
     "parameters": (rf"{_COUNT}[KMBT](?:-A{_COUNT}[KMBT])?", 'a number with K, M, B or T, like "0.8B" or "30B-A3B"'),
     "memory": (rf"{_COUNT} ?[KMGT]i?B", 'a number with MB or GB, like "1.5 GB"'),
 }
@@ -261,7 +260,7 @@ def _entry(source: _Source, key: str, table: dict[str, Any]) -> Entry:
     return Entry(
         alias=key.lower(),
         repository=table["repository"],
-        quant=table.get("quant", QUANT),
+        quant=table.get("quant", USUAL),
         about=printable(table.get("about", "")),
         parameters=table.get("parameters", ""),
         context=table.get("context"),

@@ -14,7 +14,7 @@ from llamacli.models import folders, hub, inside, web
 from llamacli.models.hub import RemoteFile, Repository
 from llamacli.models.part import PIECE, Target, storage_error
 from llamacli.models.quant import USUAL, quant_of_name
-from llamacli.models.store import COMPANIONS
+from llamacli.models.store import is_companion
 from llamacli.models.transfer import Progress, check_space, fetch, locked
 from llamacli.units import size
 
@@ -57,8 +57,7 @@ def variants(repository: Repository) -> list[Variant]:
     """The models of a repository, smallest first; vision parts, importance matrices and draft models are none."""
     found: dict[str, list[RemoteFile]] = {}
     for file in repository.files:
-        base = file.name.rpartition("/")[2].lower()
-        if not any(word in base for word in COMPANIONS):
+        if not is_companion(file.name):
             found.setdefault(_SHARD.sub(r"-of-\2", file.name), []).append(file)
     whole = [
         Variant(quant_of_name(name), tuple(sorted(files, key=lambda file: file.name))) for name, files in found.items()

@@ -7,7 +7,7 @@ import re
 from llamacli.models.ggml_types import type_name
 from llamacli.models.gguf import Header
 
-#: Which quantisation `user/repo` means.
+#: Which quantisation `user/repo` means, as for llama.cpp's -hf.
 USUAL = "Q4_K_M"
 
 #: enum llama_ftype (llama.h), by the names that files carry.

@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
 _GGUF = "*.[gG][gG][uU][fF]"
 #: Files that belong to a model and are none themselves (llama.cpp's `gguf_filename_is_model`).
-COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+_COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ def find(name: str, *, complete: bool = True, revision: str | None = None) -> Pa
             if found:
                 return found
     return None
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file of this name belongs to a model and is none itself, such as its vision part."""
+    return any(word in name.rpartition("/")[2].lower() for word in _COMPANIONS)
 
 
 def parts(path: Path) -> tuple[Path, ...]:
@@ -235,7 +240,7 @@ def _quantised(
     models: list[LocalModel], repo: str, quant: str, chosen: Callable[[Iterable[LocalModel]], Path | None]
 ) -> Path | None:
     """The model of this quantisation: its name, or its folder's, holds it whole ("Q4_K_M", not "K_M")."""
-    whole = [m for m in models if not any(word in m.path.name.lower() for word in COMPANIONS)]
+    whole = [model for model in models if not is_companion(model.path.name)]
     pattern = re.compile(rf"(?<![a-z0-9])(?<!q\d_)(?<!_k_){re.escape(quant or USUAL)}[.\-/]", re.IGNORECASE)
     found = chosen(m for m in whole if pattern.search(m.name[len(repo) :]))
     return chosen(whole) if found is None and not quant and len(whole) == 1 else found

@@ -43,10 +43,10 @@ def place(url: str) -> Path:
         raise UsageError(f"{printable(url, 200)}: models come over https", hint="https://… or a file's path")
     if not names[-1].lower().endswith(".gguf"):
         raise UsageError(f"{printable(url, 200)} is no address of a GGUF file", hint="it would end in .gguf")
-    folder = host.replace(":", "_") + (f"_{port}" if port else "")
-    if inside.leads_out((folder, *names)):
+    site = host.replace(":", "_") + (f"_{port}" if port else "")
+    if inside.leads_out((site, *names)):
         raise UsageError(f"{printable(url, 200)} names a file that would leave the store")
-    return folders.web_folder().joinpath(folder, *names)
+    return folders.web_folder().joinpath(site, *names)
 
 
 def locate(url: str, *, complete: bool = True) -> Path | None:
@@ -65,7 +65,12 @@ def repository(url: str) -> Repository:
     path, (start, mark, query) = place(url), url.partition("?")
     addresses = [_NUMBER.sub(f"-{number:05}", start) + mark + query for number in range(1, len(store.parts(path)) + 1)]
     files = [_ask(each) for each in (addresses if len(addresses) > 1 else [url])]
-    return Repository(start.partition("#")[0].rpartition("/")[0], "", "", tuple(files))
+    return Repository(folder(url), "", "", tuple(files))
+
+
+def folder(url: str) -> str:
+    """The address of the folder in which a file lies."""
+    return url.partition("?")[0].partition("#")[0].rpartition("/")[0]
 
 
 def _ask(url: str) -> RemoteFile:

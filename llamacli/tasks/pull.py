@@ -160,14 +160,13 @@ def present(name: str, revision: str | None = None) -> Pulled | None:
     parts = store.parts(path)
     if meant.url is not None:
         files = [_present_file(part, part.name) for part in parts]
-        folder = meant.url.partition("?")[0].partition("#")[0].rpartition("/")[0]
-        return Pulled(meant.text, folder, "", "", "", tuple(files), 0, _remark(files))
+        return Pulled(meant.text, web.folder(meant.url), "", "", "", tuple(files), 0, _remark(files))
     root = next(root for root in folders.hub_roots() if path.is_relative_to(root))
     repository, snapshots, commit, *_ = path.relative_to(root).parts
     snapshot = root / repository / snapshots / commit
     files = [_present_file(part, part.relative_to(snapshot).as_posix()) for part in parts]
     is_main = store.commit_of(root / repository, "main") == commit
-    quant = "" if any(word in path.name.lower() for word in store.COMPANIONS) else quant_of_name(files[0].name)
+    quant = "" if store.is_companion(path.name) else quant_of_name(files[0].name)
     return Pulled(
         meant.text,
         meant.repository or "",

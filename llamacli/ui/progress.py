@@ -40,20 +40,24 @@ class Bar:
                 return
             self._show()
         self._bar.update(self._task, completed=done)
-        if self._transfer:
-            speed = self._bar.tasks[0].speed
-            self._bar.update(self._task, speed=f"{size(speed)}/s" if speed else "")
         if done >= self._total:
             self.close()
 
     def _show(self) -> None:
         from rich import progress
         from rich.console import Console
+        from rich.text import Text
+
+        class Speed(progress.ProgressColumn):
+            """As rich's own, but in the units of everything else here."""
+
+            def render(self, task: progress.Task) -> Text:
+                return Text(f"{size(task.speed)}/s" if task.speed else "", style="progress.data.speed")
 
         columns = (
             (
                 progress.DownloadColumn(binary_units=True),
-                progress.TextColumn("{task.fields[speed]}"),
+                Speed(),
                 progress.TimeRemainingColumn(),
             )
             if self._transfer
@@ -66,7 +70,7 @@ class Bar:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(self._label, total=self._total, speed="")
+        self._task = self._bar.add_task(self._label, total=self._total)
         signals.cursor_hidden = True
         self._bar.start()
 
