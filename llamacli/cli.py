@@ -21,7 +21,10 @@ from llamacli.errors import OF_THE_DISK, LlamacliError, OutOfMemory, StorageErro
 
 #: verb → what it does. The verb's module in `commands/` is imported when it is used.
 COMMANDS = {
+    "chat": "Talk with a model.",
+    "run": "Talk with a model, or answer one prompt, as ollama has it.",
     "complete": "Write text: answer a prompt, or continue it.",
+    "history": "Show, search, export and remove past conversations.",
     "pull": "Bring a model from the Hugging Face Hub.",
     "ls": "Show the models on this machine.",
     "show": "Show what is in a model.",
@@ -42,7 +45,7 @@ class Command(typer.core.TyperCommand):
     #: Options whose value may be left out → what that means.
     optional_values: ClassVar = {"--think": "on"}
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
-    _any_bytes = frozenset({"model", "files", "lora", "prompt_option"})
+    _any_bytes = frozenset({"model", "files", "file", "lora", "prompt_option"})
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         with _closed_pipe_is_a_signal():
@@ -173,11 +176,22 @@ class Group(typer.core.TyperGroup):
 
 
 def load(name: str) -> Any:
-    """The command of this name, from its module."""
-    function = getattr(importlib.import_module(f"llamacli.commands.{name}"), name)
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name, cls=Command, help=function.__doc__, context_settings=_CONTEXT)(function)
-    return typer.main.get_command(single)
+    """The command of this name, from its module: a function, or a table of functions by name."""
+    found = getattr(importlib.import_module(f"llamacli.commands.{name}"), name)
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT)
+    for verb, function in (found if isinstance(found, dict) else {name: found}).items():
+        made.command(verb, cls=Command, help=function.__doc__, context_settings=_CONTEXT)(function)
+    if not isinstance(found, dict):
+        return typer.main.get_command(made)
+
+    @made.callback(invoke_without_command=True, help=COMMANDS[name])
+    def alone(ctx: typer.Context) -> None:
+        if ctx.invoked_subcommand is None:
+            typer.echo(ctx.get_help())
+
+    group = typer.main.get_command(made)
+    group.name = name
+    return group
 
 
 def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, str | None]:
@@ -186,9 +200,9 @@ def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, s
     message = re.sub(r"is not a valid int\w*( range)?", "is no whole number", message)
     message = re.sub(r"is not a valid float( range)?", "is no number", message)
     message = message[:1].lower() + message[1:]
-    name = args[0] if args and args[0] in COMMANDS else None
+    name, command = _called(args)
     if unknown := re.match(r"no such option: (\S+?)(?: \(Possible.*)?$", message):
-        meant = _meant(unknown[1], name)
+        meant = _meant(unknown[1], command)
         message = f"no such option: {unknown[1]}" + (f"; did you mean {meant}?" if meant else "")
     if "did you mean" in message.lower():
         return message, None
@@ -196,17 +210,26 @@ def _usage_message(error: typer.TyperException, args: list[str]) -> tuple[str, s
         return message, "a prompt of several words stands in quotes; --file takes one file, and can be repeated"
     if name is None:
         return message, 'llamacli complete -m MODEL "…" writes text; llamacli --help shows all commands'
-    return message, f"llamacli {name} --help shows the options"
+    return message, f"llamacli {name} --help shows the {'commands' if hasattr(command, 'commands') else 'options'}"
 
 
-def _meant(typed: str, command: str | None) -> str | None:
+def _called(args: list[str]) -> tuple[str | None, Any]:
+    """What was called, as far as it can be known: "rm", "history rm", or None; and its command."""
+    if not args or args[0] not in COMMANDS:
+        return None, None
+    command = load(args[0])
+    inner = getattr(command, "commands", {}).get(args[1]) if len(args) > 1 else None
+    return (f"{args[0]} {args[1]}", inner) if inner is not None else (args[0], command)
+
+
+def _meant(typed: str, command: Any) -> str | None:
     """The option that a wrong one most likely stands for: one that it begins, or the nearest."""
     if command is None:
         return None
     import difflib
 
     typed = typed.replace("_", "-")
-    options = [name for param in load(command).params for name in param.opts if name.startswith("--")]
+    options = [name for param in command.params for name in param.opts if name.startswith("--")]
     begun = sorted((name for name in options if name.startswith(typed)), key=len)
     return next(iter(begun or difflib.get_close_matches(typed, options, 1, 0.75)), None)
 

@@ -2,6 +2,8 @@
 
 model = "qwen3.5:0.8b"   the model of commands without -m     LLAMACLI_MODEL
 pull = true              fetch a model that is not here       LLAMACLI_PULL=1
+history = false          keep no conversation of `chat`       LLAMACLI_HISTORY=0
+log = true               keep what `complete` does, too       LLAMACLI_LOG=1
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ from llamacli import paths
 from llamacli.errors import StorageError, UsageError, printable
 
 FILE = "config.toml"
+_SWITCHES = ("pull", "history", "log")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`model`: as for -m, None for none. `pull`: as --pull."""
+    """`model`: as for -m, None for none. `pull`: as --pull. `history`: chats are kept. `log`: completions are, too."""
 
     model: str | None = None
     pull: bool = False
+    history: bool = True
+    log: bool = False
 
 
 def read() -> Settings:
@@ -32,10 +37,11 @@ def read() -> Settings:
     values = _checked(path, _table(path))
     if model := os.environ.get("LLAMACLI_MODEL"):
         values["model"] = model
-    if pull := os.environ.get("LLAMACLI_PULL", "").strip().lower():
-        if pull not in _TRUE + _FALSE:
-            raise UsageError(f"LLAMACLI_PULL={printable(pull, 80)}: not 1 and not 0")
-        values["pull"] = pull in _TRUE
+    for name in _SWITCHES:
+        if text := os.environ.get(f"LLAMACLI_{name.upper()}", "").strip().lower():
+            if text not in _TRUE + _FALSE:
+                raise UsageError(f"LLAMACLI_{name.upper()}={printable(text, 80)}: not 1 and not 0")
+            values[name] = text in _TRUE
     return Settings(**values)
 
 
@@ -57,7 +63,8 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, tuple[type, str]] = {"model": (str, "a text"), "pull": (bool, "true or false")}
+    kinds: dict[str, tuple[type, str]] = {"model": (str, "a text")}
+    kinds |= dict.fromkeys(_SWITCHES, (bool, "true or false"))
     for key, value in table.items():
         if key not in kinds:
             raise UsageError(f"{path}: no such setting: {printable(key, 80)}", hint=f"there are {', '.join(kinds)}")

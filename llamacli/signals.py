@@ -3,10 +3,11 @@
 A shell loop goes on after a program that exits with 130 by itself; it stops after one that SIGINT killed. So nothing
 here exits with a number: `end_by` restores the default handler and sends the signal again.
 
-Two ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`; an
+Three ways to meet a signal. By default it ends the process where it stands, after the clean-ups of `on_end`; an
 exception out of a handler would be lost in callbacks and garbled by imports. Inside `deferred()` it only sets `flag`,
 so that an answer can be finished, shown and counted before `check` ends it; native code polls the same byte
-(`engine/native.py`).
+(`engine/native.py`). Inside `stoppable()` a Ctrl-C is there to stop an answer: `forgive()` forgets it, and the process
+goes on.
 
 While a native call lasts, or a write to a pipe that nobody reads, Python runs no handlers. So a watcher thread gets
 each signal through the wake-up pipe, sets the flag, and ends the process where the main thread has not done so within
@@ -41,8 +42,14 @@ flag = bytearray(2)
 received: int | None = None
 _cleanups: list[Callable[[], None]] = []
 _deferring = 0
+_stoppable = False
 _patience = GRACE_SECONDS
 _watcher: threading.Thread | None = None
+_wakeup = -1  # the end of the pipe that Python writes signals into
+_first: int | None = None  # what the watcher has seen
+_noted = 0.0  # and when
+#: How many signals the handler and the watcher have met since the last `forgive`.
+_handled = _watched = 0
 _keep: list[socket.socket] = []
 cursor_hidden = False  # set by ui/progress.py while a bar is shown
 
@@ -56,8 +63,9 @@ class Ended(BaseException):
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
-    global received
-    if received is not None or not _deferring:
+    global received, _handled
+    _handled += 1
+    if received is not None or not (_deferring or _stoppable):
         end_by(signum)
     received = signum
     flag[0] = 1
@@ -104,6 +112,31 @@ def deferred(patience: float = GRACE_SECONDS) -> Iterator[None]:
         _patience = before
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """A first Ctrl-C only sets `flag`, however long that lasts, and `forgive` forgets it. A second one ends all."""
+    global _stoppable
+    _stoppable = True
+    try:
+        yield
+    finally:
+        _stoppable = False
+
+
+def forgive() -> bool:
+    """Forget a Ctrl-C: True if one had come. Any other signal stays, for `check`."""
+    global received, _first, _handled, _watched
+    if received != signal.SIGINT:
+        return False
+    late = time.monotonic() + GRACE_SECONDS / 2
+    while _watcher is not None and _watched < _handled and time.monotonic() < late:
+        time.sleep(0.001)  # or it would note this signal when it is forgotten already
+    received = _first = None
+    flag[0] = 0
+    _handled = _watched = 0
+    return True
+
+
 def check() -> None:
     """Raise `Ended` if a signal came while it was deferred."""
     if received is not None:
@@ -111,40 +144,48 @@ def check() -> None:
 
 
 def watch() -> None:
-    """Start the watcher, once; before native code is called. Only the main thread can."""
-    global _watcher
-    if _watcher is not None or threading.current_thread() is not threading.main_thread():
+    """Start the watcher; before native code is called. Only the main thread can.
+
+    Called again it gets its signals back, which an event loop may have turned to itself in between.
+    """
+    global _watcher, _wakeup
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _watcher is not None:
+        signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
         return
     if os.name == "posix":
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
+        reader, _wakeup = os.pipe()
+        os.set_blocking(_wakeup, False)
     else:  # select() takes sockets only
         import socket
 
         _keep.extend(socket.socketpair())
-        reader, writer = (end.fileno() for end in _keep)
+        reader, _wakeup = (end.fileno() for end in _keep)
         _keep[1].setblocking(False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
     _watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
     _watcher.start()
 
 
 def _watch(reader: int) -> None:
-    first: int | None = None
-    noted = 0.0
+    global _first, _noted, _watched
     while True:
-        left = max(0.0, noted + _patience - time.monotonic()) if first is not None else None
+        first = _first
+        waits = first is None or (_stoppable and first == signal.SIGINT)  # for the next signal only
+        left = None if waits else max(0.0, _noted + _patience - time.monotonic())
         if not select.select([reader], [], [], left)[0]:
-            if first is not None and time.monotonic() >= noted + _patience:
+            if first is not None and first == _first and time.monotonic() >= _noted + _patience:
                 _end_from_thread(first)
             continue
         signum = os.read(reader, 1)[0] if os.name == "posix" else _keep[0].recv(1)[0]
         if signum not in _SIGNALS or signal.getsignal(signum) is not _handle:
             continue
-        if first is not None:
+        if _first is not None:
             _end_from_thread(signum)
-        first, noted = signum, time.monotonic()
+        _first, _noted = signum, time.monotonic()
         flag[0] = 1
+        _watched += 1
 
 
 def _end_from_thread(signum: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from gguf import GGUFValueType, GGUFWriter
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types
 DIM, HEADS, KV_HEADS, FFN, CONTEXT = 64, 4, 2, 128, 512
+PARROT, PARROT_DIM = "<|parrot|>", 512
 
 # a value, or a value with its GGUF type (for arrays: the type of the elements); None leaves the key out
 Value = Any
@@ -139,3 +141,112 @@ def _tensors(n_vocab: int, n_layer: int, seed: int) -> dict[str, np.ndarray | No
         }
         weights |= {f"blk.{i}.{name}.weight": array for name, array in layer.items()}
     return dict(weights)
+
+
+def write_mamba(path: Path, *, n_layer: int = 2, chat_template: str | None = None, seed: int = 0) -> Path:
+    """Write a tiny Mamba with random weights: a recurrent model, which cannot forget its last tokens."""
+    tokens, inner, state, window, rank = spm_tokens(), 2 * DIM, 16, 4, 4
+    rng = np.random.default_rng(seed)
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(0.1)
+
+    tensors = {"token_embd.weight": matrix(len(tokens), DIM), "output_norm.weight": np.ones(DIM, np.float32)}
+    for i in range(n_layer):
+        layer = {
+            "attn_norm.weight": np.ones(DIM, np.float32),
+            "ssm_in.weight": matrix(2 * inner, DIM),
+            "ssm_conv1d.weight": matrix(inner, window),
+            "ssm_conv1d.bias": np.zeros(inner, np.float32),
+            "ssm_x.weight": matrix(rank + 2 * state, inner),
+            "ssm_dt.weight": matrix(inner, rank),
+            "ssm_dt.bias": np.zeros(inner, np.float32),
+            "ssm_a": -np.ones((inner, state), np.float32),
+            "ssm_d": np.ones(inner, np.float32),
+            "ssm_out.weight": matrix(DIM, inner),
+        }
+        tensors |= {f"blk.{i}.{name}": array for name, array in layer.items()}
+    llama = ("feed_forward_length", "head_count", "rope", "layer_norm_rms_epsilon", "vocab_size")
+    overrides: dict[str, Value] = {
+        key: None for key in _metadata(tokens, n_layer) if any(part in key for part in llama)
+    }
+    return write_llama(
+        path,
+        chat_template=chat_template,
+        tensor_overrides={**dict.fromkeys(_tensors(len(tokens), n_layer, seed)), **tensors},
+        n_layer=n_layer,
+        metadata_overrides={
+            **overrides,
+            "general.architecture": "mamba",
+            "llama.context_length": None,
+            "llama.embedding_length": None,
+            "llama.block_count": None,
+            "mamba.context_length": CONTEXT,
+            "mamba.embedding_length": DIM,
+            "mamba.feed_forward_length": 0,
+            "mamba.block_count": n_layer,
+            "mamba.attention.head_count": 0,
+            "mamba.attention.layer_norm_rms_epsilon": 1e-5,
+            "mamba.vocab_size": len(tokens),
+            "mamba.ssm.conv_kernel": window,
+            "mamba.ssm.inner_size": inner,
+            "mamba.ssm.state_size": state,
+            "mamba.ssm.time_step_rank": rank,
+        },
+    )
+
+
+def write_parrot(path: Path, text: str, *, context: int = CONTEXT, control: Sequence[str] = ()) -> Path:
+    """Write a model that answers everything with `text`, and then ends: for what only a certain answer can show.
+
+    Its tokens are pieces of the text, each predicting the next one; a token that the template writes predicts the
+    first. There is no attention. `control` are pieces that are tokens of control, such as "<think>".
+    """
+    base = [*spm_tokens(), PARROT]
+    pieces: list[str] = []
+    rest = text
+    while rest:
+        size = next((len(mark) for mark in control if rest.startswith(mark)), 1)
+        while size <= len(rest) and rest[:size] in {*pieces, *base}:  # no two tokens may have one text
+            size += 1
+        if size > len(rest):  # the end of the text stands in it before
+            pieces[-1] += rest
+        else:
+            pieces.append(rest[:size])
+        rest = rest[size:]
+    tokens: list[str | bytes] = [*base, *pieces]
+    rng = np.random.default_rng(0)
+    embedding = rng.choice([-1.0, 1.0], (len(tokens), PARROT_DIM)).astype(np.float32)
+    output = np.zeros_like(embedding)
+    chain = [len(base) - 1, *range(len(base), len(tokens)), 2]  # … and at the end EOS
+    for before, after in pairwise(chain):
+        output[after] = embedding[before]
+    layer = {
+        "attn_norm": np.ones(PARROT_DIM, np.float32),
+        "ffn_norm": np.ones(PARROT_DIM, np.float32),
+        **{
+            name: np.zeros((PARROT_DIM, PARROT_DIM), np.float32)
+            for name in ("attn_q", "attn_k", "attn_v", "attn_output")
+        },
+        **{name: np.zeros((FFN, PARROT_DIM), np.float32) for name in ("ffn_gate", "ffn_up")},
+        "ffn_down": np.zeros((PARROT_DIM, FFN), np.float32),
+    }
+    return write_llama(
+        path,
+        tokens=tokens,
+        chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" + PARROT,
+        n_layer=1,
+        tensor_overrides={
+            "token_embd.weight": embedding,
+            "output.weight": output,
+            "output_norm.weight": np.ones(PARROT_DIM, np.float32),
+            **{f"blk.0.{name}.weight": array for name, array in layer.items()},
+        },
+        metadata_overrides={
+            "llama.context_length": context,
+            "llama.embedding_length": PARROT_DIM,
+            "llama.attention.head_count": 4,
+            "llama.attention.head_count_kv": 4,
+            "llama.rope.dimension_count": PARROT_DIM // 4,
+        },
+    )

@@ -25,7 +25,7 @@ from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate
 from llamacli.engine.model import Model
 from llamacli.engine.types import Chunk, ContextOptions, Message, ModelOptions, Sampling
-from llamacli.tasks.complete import render
+from llamacli.tasks.rendering import render
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 2
 N_CTX = 1024
@@ -45,7 +45,7 @@ class Measured:
 
     def prompt(self, turns: Iterable[jobs.Turn]) -> list[int]:
         """The tokens of a dialogue, up to where the assistant speaks."""
-        return self.model.tokenize_prompt(render(self.model, [Message(turn.role, turn.content) for turn in turns], {}))
+        return self.model.tokenize_prompt(render(self.model, [Message(turn.role, turn.content) for turn in turns]))
 
     def answer(self, tokens: list[int], temp: float, seed: int) -> str:
         """What the model writes after `tokens`."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlags, between, grouped, one_of
+from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
 from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.talk import HistoryFlags, begin, named_model, open_history
+from llamacli.commands.template_options import TemplateFlags
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,34 +33,11 @@ def complete(
     replace_invalid: Annotated[
         bool, typer.Option("--replace-invalid", help="Read input that is no UTF-8, with U+FFFD in its place.")
     ] = False,
-    system: Annotated[
-        str | None, typer.Option("-s", "--system", "-sys", metavar="TEXT", help="A system message (chat models).")
-    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without the chat template.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Insist on the chat template.")] = False,
     special: Annotated[
         bool, typer.Option("--special", help="With --raw: control tokens in the prompt count as such.")
     ] = False,
-    think: Annotated[
-        str | None,
-        typer.Option("--think", metavar="[=low|medium|high]", help="Let the model reason, as hard as said."),
-    ] = None,
-    no_think: Annotated[bool, typer.Option("--no-think", help="Ask the model not to reason.")] = False,
-    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Do not show the reasoning.")] = False,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "-n",
-            "--max-tokens",
-            "--n-predict",
-            metavar="N",
-            help="At most N tokens. (until the model ends or the context is full)",
-            callback=between(-1),
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
-    ] = None,
     samples: Annotated[
         int,
         typer.Option(
@@ -73,8 +52,14 @@ def complete(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
+    log: Annotated[
+        bool | None, typer.Option("--log/--no-log", help="Keep prompt and answer in the history.", show_default=False)
+    ] = None,
     *,
+    answers: AnswerFlags,
+    history: HistoryFlags,
     sampling: SamplingFlags,
+    template: TemplateFlags,
     model: ModelFlags,
 ) -> None:
     """Write text: answer a prompt, or continue it.
@@ -88,8 +73,11 @@ def complete(
 
       git diff | llamacli complete -m model.gguf "Write a commit message"
     """
+    from llamacli import settings
     from llamacli.tasks import complete as task
     from llamacli.tasks import completion
+    from llamacli.tasks.conversation import messages
+    from llamacli.tasks.kept import kept
     from llamacli.tasks.prompt import gather
     from llamacli.ui import answer, stdin
     from llamacli.ui.output import Output
@@ -98,26 +86,37 @@ def complete(
         raise UsageError("two prompts: one as the argument, one as --prompt", hint="give one of them")
     prompt = prompt if prompt is not None else prompt_option
     output = Output(as_json=as_json)
-    _refuse_contradictions(output, raw, chat, special, system, think or no_think, samples, null, echo)
-    loaded, context, values = model.options(), model.context(), sampling.given()
+    _refuse_contradictions(output, raw, chat, special, answers, samples, null, echo)
+    if raw and (history.wanted or template.chat_template or template.template_arg):
+        raise UsageError("--raw knows neither a conversation nor a chat template")
+    think, (source, arguments) = answers.thinking(), template.given()
+    store = open_history(history, unasked=settings.read().log if log is None else log)
+    conversation = begin(store, history, origin="complete")
+    name, loaded = named_model(model.named or conversation.model or model.model, model)
+    context, values = model.context(), sampling.given()
     piped = stdin.read(wanted=prompt == "-", unwanted=no_stdin)
     request = task.Request(
         model=loaded,
         prompt=gather(None if prompt == "-" else prompt, files or [], piped, raw=raw, replace_invalid=replace_invalid),
-        system=system,
+        system=answers.system if answers.system is not None else conversation.system,
+        earlier=tuple(messages(None, conversation.path())),
+        template=source,
+        template_args=arguments,
         raw=raw,
         chat=chat,
         special=special,
-        think=_think(think, no_think),
+        think=think,
         sampling=values,
-        max_tokens=None if max_tokens == -1 else max_tokens,
-        stops=tuple(stop or ()),
+        max_tokens=answers.limit,
+        stops=tuple(answers.stop or ()),
         samples=samples,
         n_ctx=model.ctx_size,
         context=context,
     )
     with answer.Bars() as bars:
         events = answer.with_warnings(task.complete(request, bars.progress))
+        if store is not None:
+            events = kept(events, conversation, name, request.system)
         if output.mode == "json":
             result = completion.fold(events)
             output.document(result)
@@ -125,7 +124,9 @@ def complete(
             if verbose:
                 answer.statistics(result)
         else:
-            endings = answer.show(events, output, echo=echo, verbose=verbose, thoughts=not hidethinking, null=null)
+            endings = answer.show(
+                events, output, echo=echo, verbose=verbose, thoughts=not answers.hidethinking, null=null
+            )
     completion.verdict(endings)
 
 
@@ -134,17 +135,16 @@ def _refuse_contradictions(
     raw: bool,
     chat: bool,
     special: bool,
-    system: str | None,
-    think: str | bool | None,
+    answers: AnswerFlags,
     samples: int,
     null: bool,
     echo: bool,
 ) -> None:
-    if raw and system is not None:
+    if raw and answers.system is not None:
         raise UsageError("--raw has no system message", hint="put the text into the prompt, or leave out --raw")
     if raw and chat:
         raise UsageError("--raw and --chat exclude each other")
-    if raw and think:
+    if raw and (answers.think or answers.no_think):
         raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
     if special and not raw:
         raise UsageError("--special needs --raw: the chat template writes the control tokens itself")
@@ -156,11 +156,3 @@ def _refuse_contradictions(
         raise UsageError(
             "several samples in a pipe cannot be told apart", hint="add --json, or -0 to end each with a NUL"
         )
-
-
-def _think(think: str | None, no_think: bool) -> str | None:
-    if think is not None and no_think:
-        raise UsageError("--think and --no-think exclude each other")
-    if think is not None:
-        return one_of("--think", think, ("on", "low", "medium", "high"))
-    return "off" if no_think else None

@@ -138,6 +138,48 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnswerFlags:
+    """What every verb that answers takes."""
+
+    system: Annotated[
+        str | None, typer.Option("-s", "--system", "-sys", metavar="TEXT", help="A system message (chat models).")
+    ] = None
+    think: Annotated[
+        str | None,
+        typer.Option("--think", metavar="[=low|medium|high]", help="Let the model reason, as hard as said."),
+    ] = None
+    no_think: Annotated[bool, typer.Option("--no-think", help="Ask the model not to reason.")] = False
+    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Do not show the reasoning.")] = False
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--max-tokens",
+            "--n-predict",
+            metavar="N",
+            help="At most N tokens. (until the model ends or the context is full)",
+            callback=between(-1),
+        ),
+    ] = None
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
+    ] = None
+
+    def thinking(self) -> str | None:
+        """ "off", "on", an effort, or None where nothing was said. Raises UsageError."""
+        if self.think is not None and self.no_think:
+            raise UsageError("--think and --no-think exclude each other")
+        if self.think is not None:
+            return one_of("--think", self.think, ("on", "low", "medium", "high"))
+        return "off" if self.no_think else None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of an answer, None for no limit."""
+        return None if self.max_tokens == -1 else self.max_tokens
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelFlags:
     """Which model, and how it is loaded and run."""
 
@@ -273,6 +315,11 @@ class ModelFlags:
     no_repack: Annotated[
         bool, typer.Option("--no-repack", help="Do not rearrange weights for this processor.", rich_help_panel=ADVANCED)
     ] = False
+
+    @property
+    def named(self) -> str | None:
+        """The model that was named as an option, not by the variable LLAMACLI_MODEL."""
+        return self.model if self.model != os.environ.get("LLAMACLI_MODEL") else None
 
     def options(self, *, vocab_only: bool = False) -> ModelOptions:
         """Raises UsageError, ModelNotFound, and what pulling raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llamacli import signals
@@ -23,17 +24,26 @@ _SMALLER_KV = ("attention.sliding_window", "attention.kv_lora_rank", "ssm.state_
 
 
 class Context:
-    """A KV cache and the buffers to compute with. Close it, or use it as a context manager."""
+    """A KV cache and the buffers to compute with. Close it, or use it as a context manager.
+
+    `tokens` are those of sequence 0, in order; what else is done to that sequence is not recorded.
+    """
 
     def __init__(self, model: Model, options: ContextOptions) -> None:
         """Raises UsageError for options that exclude each other, OutOfMemory, EngineError."""
         self.model = model
+        self.tokens: list[int] = []
         self._many: Any = None
+        self._one = (ctypes.c_int32 * 1)()
+        self._batch_of_one = C.llama_batch_get_one(self._one, 1)
         if options.type_v.startswith(("q", "iq")) and options.flash_attn == "off":
             raise UsageError(
                 f"a quantised V cache ({options.type_v}) needs flash attention", hint="-fa on, or -ctv f16"
             )
-        _refuse_impossible(model, options)
+        self._open(options)
+
+    def _open(self, options: ContextOptions) -> None:
+        _refuse_impossible(self.model, options)
         params = C.llama_context_default_params()
         params.n_ctx = options.n_ctx
         params.n_batch = max(options.n_batch, options.n_sequences)
@@ -49,19 +59,18 @@ class Context:
         params.abort_callback_data = native.interrupted_address
         native.take_errors()
         with signals.deferred():
-            self.handle = C.llama_init_from_model(model.handle, params)
+            self.handle = C.llama_init_from_model(self.model.handle, params)
         signals.check()
         if not self.handle:
             raise _no_context(options)
         try:
-            model.apply_loras(self.handle)
+            self.model.apply_loras(self.handle)
         except BaseException:
             self.close()
             raise
+        self.options = options
         self.n_ctx = int(C.llama_n_ctx(self.handle))
         self.n_batch = int(C.llama_n_batch(self.handle))
-        self._one = (ctypes.c_int32 * 1)()
-        self._batch_of_one = C.llama_batch_get_one(self._one, 1)
 
     def __enter__(self) -> Context:
         return self
@@ -73,8 +82,45 @@ class Context:
         if self.handle:
             if self._many is not None:
                 C.llama_batch_free(self._many)
+                self._many = None
             C.llama_free(self.handle)
             self.handle = None
+
+    def resize(self, n_ctx: int) -> None:
+        """A context of n_ctx tokens that holds the same ones; nothing is computed again.
+
+        Raises OutOfMemory where there is no room for it; the context is then as it was.
+        """
+        state = self._state()
+        before = self.options
+        self.close()
+        try:
+            self._open(replace(before, n_ctx=n_ctx))
+        except OutOfMemory:
+            self._open(before)
+            raise
+        finally:
+            if self.handle and not C.llama_state_seq_set_data(self.handle, state, len(state), 0):
+                self.tokens.clear()  # evaluated again when they are needed
+
+    def _state(self) -> Any:
+        """The KV cache of sequence 0, as bytes."""
+        buffer = (ctypes.c_uint8 * C.llama_state_seq_get_size(self.handle, 0))()
+        C.llama_state_seq_get_data(self.handle, buffer, len(buffer), 0)
+        return buffer
+
+    def keep(self, n: int) -> int:
+        """Forget all but the first n tokens of sequence 0; how many are left: none where the model cannot do that.
+
+        Recurrent models cannot: their state is that after the last token.
+        """
+        if n < len(self.tokens):
+            memory = C.llama_get_memory(self.handle)
+            if n == 0 or not C.llama_memory_seq_rm(memory, 0, n, -1):
+                C.llama_memory_seq_rm(memory, 0, -1, -1)
+                n = 0
+            del self.tokens[n:]
+        return len(self.tokens)
 
     def evaluate(self, tokens: Sequence[int], progress: Callable[[int, int], None] | None = None) -> bool:
         """Append `tokens` to sequence 0, in batches of n_batch; the logits of the last one are kept.
@@ -89,10 +135,20 @@ class Context:
             part = tokens[start : start + size]
             array = (ctypes.c_int32 * len(part))(*part)
             if not self._decode(C.llama_batch_get_one(array, len(part))):
+                self._after_abort(part)
                 return False
+            self.tokens += part
             if progress is not None:
                 progress(start + len(part), len(tokens))
         return True
+
+    def _after_abort(self, tokens: Sequence[int]) -> None:
+        """Of the last batch, what was computed before the signal stays."""
+        if C.llama_model_is_recurrent(self.model.handle) or C.llama_model_is_hybrid(self.model.handle):
+            self.keep(0)  # the state may be that of a token in the middle
+            return
+        n = int(C.llama_memory_seq_pos_max(C.llama_get_memory(self.handle), 0)) + 1
+        self.tokens += tokens[: max(n - len(self.tokens), 0)]
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Append `tokens` to sequence 0, at most n_batch of them: the logits after each, float32 (n_tokens, n_vocab).
@@ -114,6 +170,7 @@ class Context:
             with signals.deferred():
                 self._decode(batch)
             signals.check()
+            self.tokens += tokens
         finally:
             C.llama_batch_free(batch)
         rows = C.llama_get_logits(self.handle)
@@ -127,7 +184,10 @@ class Context:
     def step(self, token: int) -> bool:
         """Append one token to sequence 0. Returns False if a signal came in between."""
         self._one[0] = token
-        return self._decode(self._batch_of_one)
+        if not self._decode(self._batch_of_one):
+            return False
+        self.tokens.append(token)
+        return True
 
     def step_many(self, tokens: Sequence[tuple[int, int, int]]) -> bool:
         """Append one token to each of several sequences: (sequence, token, position). Row i of the logits is its."""
@@ -149,6 +209,8 @@ class Context:
 
     def remove_sequence(self, sequence: int) -> None:
         C.llama_memory_seq_rm(C.llama_get_memory(self.handle), sequence, -1, -1)
+        if sequence == 0:
+            self.tokens.clear()
 
     def _decode(self, batch: Any) -> bool:
         status = C.llama_decode(self.handle, batch)

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 
 from llamacli import signals
 from llamacli.engine.context import Context
+from llamacli.engine.prompt_cache import reuse
 from llamacli.engine.sampling import Sampler
 from llamacli.engine.text import Reasoning, StopStrings, WholeCharacters
 from llamacli.engine.types import Chunk, Finish, FinishReason, Sampling, Stats
 from llamacli.errors import BadModelFile, ContextFull, UsageError
 
 Progress = Callable[[int, int], None]
+#: Called when the context is full, with the answer's tokens so far: the whole prompt that they follow, from now on, and
+#: the limits; None where no room can be made.
+MakeRoom = Callable[[Sequence[int]], "tuple[Sequence[int], Limits] | None"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,13 @@ class _Answer:
         return chunks
 
 
-def evaluate_prompt(context: Context, tokens: Sequence[int], limits: Limits, progress: Progress | None = None) -> bool:
-    """Evaluate the prompt in batches; False if a signal came. Raises ContextFull with both numbers."""
+def evaluate_prompt(
+    context: Context, tokens: Sequence[int], limits: Limits, progress: Progress | None = None
+) -> tuple[bool, int]:
+    """Evaluate what of the prompt the context does not hold, in batches: (False if a signal came, number of tokens).
+
+    Raises ContextFull with both numbers.
+    """
     if not tokens:
         raise UsageError("the prompt has no tokens: there is nothing to continue")
     if len(tokens) >= limits.n_ctx:
@@ -85,11 +94,12 @@ def evaluate_prompt(context: Context, tokens: Sequence[int], limits: Limits, pro
             f"the prompt has {len(tokens)} tokens, and the context holds {limits.n_ctx}",
             hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
         )
+    new = tokens[reuse(context, tokens) :]
     with signals.deferred():
-        evaluated = context.evaluate(tokens, progress)
+        evaluated = context.evaluate(new, progress)
     if evaluated and not context.has_numbers():
         raise BadModelFile(f"{context.model.header.path}: its weights give no numbers (NaN); the file is damaged")
-    return evaluated
+    return evaluated, len(new)
 
 
 def generate(
@@ -101,6 +111,7 @@ def generate(
     reasoning: Reasoning | None = None,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
+    make_room: MakeRoom = lambda _: None,
 ) -> Iterator[Chunk | Finish]:
     """Evaluate `tokens` and sample until one of the limits: chunks, then a Finish. `sampling.seed` must be set.
 
@@ -112,19 +123,30 @@ def generate(
     most, at_most = limits.room(len(tokens))
     with Sampler(model, sampling, sampling.seed, limits.n_ctx) as sampler:
         began = clock()
-        evaluated = evaluate_prompt(context, tokens, limits, progress)
+        evaluated, n_evaluated = evaluate_prompt(context, tokens, limits, progress)
         started = clock()
         waited = 0.0  # for whoever takes the chunks
         n_decoded = 0
+        answered: list[int] = []
         reason: FinishReason = at_most if evaluated else "interrupted"
         with signals.deferred(signals.FINISHING_SECONDS):
             if evaluated:
                 sampler.accept_prompt(tokens)
-            while evaluated and answer.n_tokens < most:
+            while evaluated:
+                if answer.n_tokens >= most:
+                    more = make_room(answered) if at_most == "context" else None
+                    if more is None:
+                        break
+                    prompt, limits = more
+                    most, at_most = limits.room(len(prompt))
+                    evaluated, _ = evaluate_prompt(context, [*prompt, *answered], limits, progress)
+                    reason = at_most if evaluated else "interrupted"
+                    continue
                 token = sampler.sample(context)
                 if model.ends_generation(token):
                     reason = "stop"
                     break
+                answered.append(token)
                 chunks = answer.feed(model.piece(token))
                 if chunks:
                     paused = clock()
@@ -140,8 +162,8 @@ def generate(
                     n_decoded += 1
             seconds = clock() - started - waited
             yield from answer.flush()
-            stats = Stats(load_seconds, started - began, seconds, len(tokens), answer.n_tokens, n_decoded)
-            yield Finish(reason, sampling.seed, stats, limits.n_ctx, answer.stop)
+            stats = Stats(load_seconds, started - began, seconds, len(tokens), n_evaluated, answer.n_tokens, n_decoded)
+            yield Finish(reason, sampling.seed, stats, limits.n_ctx, answer.stop, tuple(answered))
 
 
 @dataclass
@@ -187,7 +209,7 @@ def generate_many(
     """
     assert sampling.seed is not None
     began = time.perf_counter()
-    evaluated = evaluate_prompt(context, tokens, limits, progress)
+    evaluated, n_evaluated = evaluate_prompt(context, tokens, limits, progress)
     started = time.perf_counter()
     most, at_most = limits.room(len(tokens))
     running: list[_Stream] = []
@@ -214,7 +236,7 @@ def generate_many(
                         stream.chunks += stream.answer.flush()
                         seconds = time.perf_counter() - started
                         n = stream.answer.n_tokens
-                        stats = Stats(load_seconds, started - began, seconds, len(tokens), n, n_decoded)
+                        stats = Stats(load_seconds, started - began, seconds, len(tokens), n_evaluated, n, n_decoded)
                         context.remove_sequence(stream.index)
                         finish = Finish(stream.reason, stream.seed, stats, limits.n_ctx, stream.answer.stop)
                         yield stream.index, stream.chunks, finish

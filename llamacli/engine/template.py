@@ -5,7 +5,7 @@
 Tokens that are hidden, split at and put back are the business of `template_tokens`.
 
 The first time a template is seen it runs in a child process with bounds (`template_child`); one that has passed is
-remembered by its hash and rendered here.
+remembered by its hash and rendered here, still within bounds (`template_bounds`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from llamacli.engine import template_bounds
 from llamacli.engine.template_child import OUTPUT_LIMIT, Job, RenderFailed, render_in_child
 from llamacli.engine.template_tokens import ControlTokens, Hidden
 from llamacli.engine.types import Message, Prompt, SpecialToken
@@ -87,10 +88,11 @@ class Template:
         return self._prompt(rendered, hidden)
 
     def _render(self, jobs: Sequence[Job]) -> list[str]:
-        if self._fitness.known():
+        if self._fitness.known() and template_bounds.possible():
             from llamacli.engine import template_jinja
 
-            return [template_jinja.render(job) for job in jobs]
+            with template_bounds.bounded(sum(len(message["content"]) for job in jobs for message in job.messages)):
+                return [template_jinja.render(job) for job in jobs]
         texts = render_in_child(jobs)
         self._fitness.remember()
         return texts

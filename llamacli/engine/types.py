@@ -159,12 +159,13 @@ class Stats:
     prompt_seconds: float = 0.0
     generation_seconds: float = 0.0
     prompt_tokens: int = 0
+    evaluated_tokens: int = 0  # of the prompt: the others were in the context already
     completion_tokens: int = 0
     decodes: int = 0  # of the generation: the first token comes from the prompt's logits
 
     @property
     def prompt_per_second(self) -> float:
-        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+        return self.evaluated_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -180,6 +181,7 @@ class Finish:
     stats: Stats
     n_ctx: int
     stop: str | None = None  # the stop string that ended it
+    tokens: tuple[int, ...] = ()  # the answer's, with its reasoning
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from llamacli.engine.model import Model
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, Message, ModelOptions, Prompt, Sampling
-from llamacli.errors import BadModelFile, ContextFull, UsageError
+from llamacli.errors import ContextFull, UsageError
 from llamacli.models.reference import name
+from llamacli.tasks.rendering import render, variables_of
 
 Mode = Literal["chat", "text"]
 #: Room for an answer whose length is not limited, tokens.
@@ -32,6 +33,9 @@ class Request:
     chat: bool = False
     special: bool = False
     think: str | None = None  # "off", "on" or an effort: low, medium, high
+    template: str | None = None  # in place of the model's own
+    template_args: Mapping[str, object] = field(default_factory=dict)
+    earlier: tuple[Message, ...] = ()  # the conversation that the prompt goes on with
     sampling: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
@@ -130,7 +134,7 @@ def choose_mode(request: Request, model: Model) -> Mode:
     """`chat` where the model has a template and `raw` does not forbid it. Raises UsageError where `chat` insists."""
     if request.raw:
         return "text"
-    if model.chat_template:
+    if request.template is not None or model.chat_template:
         return "chat"
     if request.chat:
         raise UsageError(
@@ -144,6 +148,10 @@ def choose_mode(request: Request, model: Model) -> Mode:
         )
     if request.think is not None:
         raise UsageError(f"{request.model.path} has no chat template, so --think and --no-think reach nobody")
+    if request.earlier:
+        raise UsageError(
+            f"{request.model.path} has no chat template, so it knows no conversation", hint="--chat-template gives one"
+        )
     return "text"
 
 
@@ -160,41 +168,13 @@ def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[in
         prompt = Prompt((request.prompt,), request.prompt)
         return prompt, _trim_eos(model, model.tokenize(request.prompt, parse_special=request.special))
     model.show_tokens(MARKER_TOKENS)
-    messages = [Message("user", request.prompt)]
+    messages = [*request.earlier, Message("user", request.prompt)]
     if request.system is not None:
         messages.insert(0, Message("system", request.system))
-    prompt = render(model, messages, thinking(request.think))
-    if not prompt.fragments:
-        raise BadModelFile(
-            f"{request.model.path}: its chat template renders nothing", hint="--raw continues the text without it"
-        )
-    return prompt, model.tokenize_prompt(prompt)
-
-
-def render(model: Model, messages: list[Message], variables: Mapping[str, object]) -> Prompt:
-    """The messages through the GGUF's own template. Raises BadModelFile."""
-    from llamacli import paths
-    from llamacli.engine.template import Template
-
-    template = Template(
-        model.chat_template or "",
-        special=model.special_tokens,
-        bos=model.token_text(model.bos),
-        eos=model.token_text(model.eos),
-        remember=paths.cache() / "templates",
+    prompt = render(
+        model, messages, template=request.template, variables=variables_of(request.think, request.template_args)
     )
-    return template.render(messages, variables=variables)
-
-
-def thinking(think: str | None) -> dict[str, object]:
-    """The variables by which templates know whether, and how hard, to reason (Qwen, DeepSeek, Granite; gpt-oss)."""
-    if think is None:
-        return {}
-    on = think != "off"
-    variables: dict[str, object] = {"enable_thinking": on, "thinking": on}
-    if think in ("low", "medium", "high"):
-        variables["reasoning_effort"] = think
-    return variables
+    return prompt, model.tokenize_prompt(prompt)
 
 
 def _trim_eos(model: Model, tokens: list[int]) -> list[int]:
@@ -207,7 +187,8 @@ def _planned_size(request: Request) -> int:
     if request.n_ctx:
         return request.n_ctx
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
-    return len(request.prompt.encode("utf-8", "replace")) // 2 + answer * request.samples
+    texts = [request.prompt, *(message.content for message in request.earlier)]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) // 2 + answer * request.samples
 
 
 def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from collections.abc import Iterator
 
 from llamacli.errors import UsageError
 from llamacli.ui.output import is_terminal, note
@@ -23,6 +24,19 @@ def read(*, wanted: bool = False, unwanted: bool = False) -> bytes | None:
     if unwanted or sys.stdin is None or sys.stdin.closed or (is_terminal(sys.stdin) and not wanted):
         return None
     return _read_bytes()
+
+
+def lines() -> Iterator[str]:
+    """The lines of standard input as they come, without their ends; empty ones are left out. Raises UsageError."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed")
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is no UTF-8: line {number}, byte {error.start + 1}") from error
+        if text.strip():
+            yield text
 
 
 def _read_bytes() -> bytes:

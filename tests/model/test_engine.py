@@ -63,11 +63,9 @@ def test_tokens_equal_the_expected_ones(shared: Path, name: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_text(context: Context) -> None:
-    from llamacli.engine.native import C
-
     texts = []
     for seed in (7, 7, 8):
-        C.llama_memory_clear(C.llama_get_memory(context.handle), True)
+        context.keep(0)
         texts.append(run(context, "Once upon a time", Sampling(seed=seed), Limits(40, 512))[0])
     assert texts[0] == texts[1] != texts[2]
 
@@ -131,10 +129,8 @@ def test_a_signal_stops_a_prompt_in_the_native_call(context: Context) -> None:
 
 def test_greedy_shortcut_equals_the_whole_chain(context: Context) -> None:
     """The chain with every sampler in place must give what the shortened one gives."""
-    from llamacli.engine.native import C
-
     short, _ = run(context, "One day, a", GREEDY, Limits(48, 512))
-    C.llama_memory_clear(C.llama_get_memory(context.handle), True)
+    context.keep(0)
     whole, _ = run(context, "One day, a", replace(GREEDY, adaptive_target=-1.0, typical_p=0.9999999), Limits(48, 512))
     assert short == whole
 

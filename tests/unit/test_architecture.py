@@ -17,8 +17,8 @@ GROUND = {"errors", "paths", "settings", "signals", "units", "__init__", "__vers
 ALLOWED = {
     "__main__": {"cli"},
     "cli": {"commands", "ui"},
-    "commands": {"ui", "tasks", "models", "engine"},
-    "ui": {"tasks", "engine"},
+    "commands": {"ui", "tasks", "models", "engine", "history"},
+    "ui": {"tasks", "engine", "history"},
     "tasks": {"models", "engine", "history"},
     "models": {"builtin"},
     "engine": {"models"},

@@ -562,3 +562,21 @@ def test_an_unwritable_folder_is_no_error(tmp_path: Path, children: list[subproc
 def _no_child_is_left(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     yield
     assert all(child.returncode is not None for child in children)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "longer than"),
+        ("{{ 'x' * 4000000000 }}", "memory"),
+        ("{{ 9 ** (9 ** (7 + messages[0].content|length)) }}", "longer than|memory"),
+    ],
+)
+def test_a_template_that_passed_once_is_still_bounded(passed: Passed, bad: str, message: str) -> None:
+    source = "{% if 'go' in messages[0].content %}" + bad + "{% endif %}{{ messages[0].content }}"
+    template = Template(source, special=(), remember=passed(source))
+    assert template.render(HI).text == "hi"
+    with pytest.raises(BadModelFile, match=message):
+        template.render([Message("user", "go")])
+    assert template.render(HI).text == "hi"  # the bounds are gone again
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -1,0 +1,52 @@
+"""llamacli chat: a conversation at the terminal, or an answer in a pipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.talk import TalkFlags, talk
+from llamacli.commands.template_options import TemplateFlags
+from llamacli.errors import UsageError
+
+
+@grouped
+def chat(
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="As for -m.")] = None,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Each line of standard input is a turn; print the answers only.")
+    ] = False,
+    *,
+    talking: TalkFlags,
+    answers: AnswerFlags,
+    sampling: SamplingFlags,
+    template: TemplateFlags,
+    model: ModelFlags,
+) -> None:
+    """Talk with a model. Every conversation is kept as it happens; /? shows the commands.
+
+    In a pipe the text is one message, and the answer is printed.
+
+    Examples:
+
+      llamacli chat
+
+      llamacli chat qwen3.5:0.8b --continue
+
+      llamacli chat --turns < script.txt
+    """
+    if name is not None and model.named not in (None, name):
+        raise UsageError(f"two models: {name} as the argument, {model.named} as -m", hint="give one of them")
+    talk(
+        name or model.named,
+        None,
+        turns=turns,
+        talking=talking,
+        answers=answers,
+        sampling=sampling,
+        template=template,
+        loading=model,
+    )

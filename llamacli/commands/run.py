@@ -1,0 +1,46 @@
+"""llamacli run: as people who come from ollama type it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.talk import TalkFlags, talk
+from llamacli.commands.template_options import TemplateFlags
+from llamacli.errors import UsageError
+
+
+@grouped
+def run(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="As for -m.")],
+    prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="One message; without it a chat.")] = None,
+    *,
+    talking: TalkFlags,
+    answers: AnswerFlags,
+    sampling: SamplingFlags,
+    template: TemplateFlags,
+    model: ModelFlags,
+) -> None:
+    """Talk with MODEL, or answer one PROMPT. Text in a pipe stands before PROMPT.
+
+    Examples:
+
+      llamacli run qwen3.5:0.8b
+
+      llamacli run tiny "Tell me a story about Lily."
+    """
+    if model.named not in (None, name):
+        raise UsageError(f"two models: {name} as the argument, {model.named} as -m", hint="give one of them")
+    talk(
+        name,
+        prompt,
+        turns=False,
+        talking=talking,
+        answers=answers,
+        sampling=sampling,
+        template=template,
+        loading=model,
+    )

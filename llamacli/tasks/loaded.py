@@ -1,0 +1,107 @@
+"""An open model with its context: what a chat talks to, and may come back to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from llamacli.engine.context import Context
+from llamacli.engine.model import Model
+from llamacli.engine.text import MARKER_TOKENS
+from llamacli.engine.types import ContextOptions, ModelOptions, Prompt
+from llamacli.errors import ContextFull, OutOfMemory, UsageError
+from llamacli.tasks.conversation import Turn, messages
+from llamacli.tasks.rendering import render
+
+#: Tokens of a context at first, unless the model was trained with fewer.
+START_CTX = 8192
+#: Where a model does not say what it was trained with.
+MOST_CTX = 1 << 20
+
+
+class Loaded:
+    """Close it when done. `n_ctx` is how many tokens the context may hold now; it grows, unless a size was given."""
+
+    def __init__(
+        self,
+        name: str,
+        options: ModelOptions,
+        context: ContextOptions,
+        n_ctx: int | None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """`n_ctx`: the size that was asked for, 0 for the trained one. Raises what Model and Context raise."""
+        self.name, self.options = name, options
+        self.model = Model(options, context=replace(context, n_ctx=n_ctx or START_CTX), progress=progress)
+        try:
+            if not self.model.writes_text:
+                raise UsageError(f"{name}: this model reads text but does not write it")
+            self.model.show_tokens(MARKER_TOKENS)
+            trained = self.model.n_ctx_train or MOST_CTX
+            self.n_ctx = min(START_CTX, trained) if n_ctx is None else n_ctx or trained
+            self._most = trained if n_ctx is None else self.n_ctx
+            self.context = Context(self.model, replace(context, n_ctx=self.n_ctx))
+        except BaseException:
+            self.model.close()
+            raise
+
+    def close(self) -> None:
+        self.context.close()
+        self.model.close()
+
+    def grow(self, n_tokens: int) -> bool:
+        """Whether the context now holds n_tokens: twice its size where memory allows, the trained size at most."""
+        if n_tokens <= self.n_ctx:
+            return True
+        if n_tokens > self._most:
+            return False
+        for size in sorted({min(max(2 * self.n_ctx, n_tokens), self._most), n_tokens}, reverse=True):
+            try:
+                self.context.resize(size)
+            except OutOfMemory:
+                continue
+            self.n_ctx = min(size, self.context.n_ctx)
+            return True
+        self._most = self.n_ctx
+        return False
+
+    def prompt(
+        self, system: str | None, turns: Sequence[Turn], *, template: str | None, variables: Mapping[str, object]
+    ) -> tuple[Prompt, list[int]]:
+        """These turns as a prompt for the next answer, and its tokens. Raises BadModelFile, UsageError, ContextFull."""
+        if template is None and not self.model.chat_template:
+            raise UsageError(
+                f"{self.name} has no chat template, so it cannot hold a conversation",
+                hint="--chat-template NAME gives one; llamacli complete continues a text without",
+            )
+        n_bytes = sum(len(turn.content) for turn in turns)
+        # Tokenising a text of 100 MB takes minutes, and no context holds it.
+        if n_bytes > 1 << 20 and turns and (n := self.model.at_least_tokens(len(turns[-1].content))) > self._most:
+            raise ContextFull(f"the message has at least {n} tokens, and the context holds {self._most}")
+        rendered = render(self.model, messages(system, turns), template=template, variables=variables)
+        own = [turn for turn in turns if turn.model == self.name and turn.tokens]
+        return rendered, self.model.tokenize_prompt(_with_tokens(rendered, own))
+
+    def spelt(self, tokens: Sequence[int]) -> bytes:
+        """The text of tokens."""
+        return b"".join(self.model.piece(token) for token in tokens)
+
+
+def _with_tokens(prompt: Prompt, answers: Sequence[Turn]) -> Prompt:
+    """The same prompt, but answers are the tokens that were sampled: those the context holds. Text may give others.
+
+    An answer is known by what stands before it, which is the prompt's own end. Where a template edits answers, or
+    writes more between two control tokens, they stay text.
+    """
+    last = prompt.fragments[-1]
+    before = last if isinstance(last, str) else ""
+    waiting = [*answers]
+    fragments: list[str | int] = []
+    for fragment in prompt.fragments:
+        known = next((i for i, turn in enumerate(waiting) if fragment == before + turn.content), None)
+        if known is None:
+            fragments.append(fragment)
+        else:
+            fragments += [*([before] if before else []), *waiting[known].tokens]
+            del waiting[: known + 1]
+    return Prompt(tuple(fragments), prompt.text)

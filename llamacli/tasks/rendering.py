@@ -1,0 +1,49 @@
+"""Messages of a conversation → a prompt, by the model's template or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llamacli.engine.model import Model
+from llamacli.engine.types import Message, Prompt
+from llamacli.errors import BadModelFile
+
+
+def render(
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    template: str | None = None,
+    variables: Mapping[str, object] = {},
+    add_generation_prompt: bool = True,
+) -> Prompt:
+    """The messages through `template`, or else the GGUF's own. Raises BadModelFile."""
+    from llamacli import paths
+    from llamacli.engine.template import Template
+
+    prompt = Template(
+        model.chat_template or "" if template is None else template,
+        special=model.special_tokens,
+        bos=model.token_text(model.bos),
+        eos=model.token_text(model.eos),
+        remember=paths.cache() / "templates",
+    ).render(messages, variables=variables, add_generation_prompt=add_generation_prompt)
+    if not prompt.fragments:
+        raise BadModelFile(
+            f"{model.header.path}: its chat template renders nothing"
+            if template is None
+            else "--chat-template renders nothing",
+            hint="--raw continues the text without it",
+        )
+    return prompt
+
+
+def variables_of(think: str | None, arguments: Mapping[str, object]) -> dict[str, object]:
+    """What a template is told: whether, and how hard, to reason (Qwen, DeepSeek, Granite; gpt-oss), and `arguments`."""
+    if think is None:
+        return {**arguments}
+    on = think != "off"
+    variables: dict[str, object] = {"enable_thinking": on, "thinking": on}
+    if think in ("low", "medium", "high"):
+        variables["reasoning_effort"] = think
+    return {**variables, **arguments}
