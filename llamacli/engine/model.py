@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llamacli.models import gguf, gguf_checks
 Progress = Callable[[float], None]
 
 _MOST_CTX = 1 << 27  # tokens; ten times the longest context of any model so far
-_CONTROL = 3  # LLAMA_TOKEN_TYPE_CONTROL
+_CONTROL, _USER_DEFINED = 3, 4  # enum llama_token_type
 _NAMED_TOKENS = ("bos", "eos", "eot", "sep", "pad", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _LSTRIP, _RSTRIP = 1 << 7, 1 << 8  # llama_token_attr
 
@@ -230,6 +231,26 @@ class Model:
                     found.append(SpecialToken(i, text, bool(attributes & _LSTRIP), bool(attributes & _RSTRIP)))
         return tuple(found)
 
+    def tokens_of(self, template: str) -> tuple[SpecialToken, ...]:
+        """The control tokens, and those "user-defined" ones that a template writes: Gemma's `<start_of_turn>`.
+
+        llama.cpp reads the latter out of any text; in a user's they must stay text too (`Prompt.apart`).
+        """
+        marks = [
+            SpecialToken(i, text, bool(attributes & _LSTRIP), bool(attributes & _RSTRIP))
+            for i, text, attributes in self._user_defined
+            if len(text) > 2 and text in template and not text.isspace()
+        ]
+        return (*self.special_tokens, *marks)
+
+    @cached_property
+    def _user_defined(self) -> list[tuple[int, str, int]]:
+        types = self.header.metadata.get("tokenizer.ggml.token_type")
+        kinds = types.values() if isinstance(types, gguf.Array) else []
+        ids = [i for i, kind in enumerate(kinds) if kind == _USER_DEFINED and i < self.n_vocab]
+        known = {token.id for token in self.special_tokens}
+        return [(i, self.token_text(i), C.llama_vocab_get_attr(self.vocab, i)) for i in ids if i not in known]
+
     @property
     def has_channels(self) -> bool:
         """Whether the model marks its reasoning by gpt-oss's channels."""
@@ -288,7 +309,8 @@ class Model:
             if isinstance(fragment, int):
                 tokens.append(fragment)
             else:
-                tokens += self.tokenize(fragment, add_special=False)
+                for part in _apart(fragment, prompt.apart):
+                    tokens += self.tokenize(part, add_special=False)
         return tokens
 
     def at_least_tokens(self, n_bytes: int) -> int:
@@ -323,6 +345,16 @@ class Model:
 
     def ends_generation(self, token: int) -> bool:
         return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+
+def _apart(text: str, marks: Sequence[str]) -> list[str]:
+    """A text cut after the first character of each mark in it, so that none is read as one token."""
+    marks = [mark for mark in marks if mark in text]
+    if not marks:
+        return [text]
+    pattern = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))
+    cuts = [0, *(match.start() + 1 for match in re.finditer(pattern, text)), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts) if start < end]
 
 
 def _reason() -> str:

@@ -132,11 +132,13 @@ class SpecialToken:
 class Prompt:
     """A prompt before tokenisation: plain text (never parsed for control tokens) and ids of control tokens, in order.
 
-    `text` is the whole as one string, as a template rendered it.
+    `text` is the whole as one string, as a template rendered it. `apart`: texts in the fragments that must not become
+    one token, though the vocabulary has it.
     """
 
     fragments: tuple[str | int, ...]
     text: str
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,6 @@ def _contained(text: str) -> str:
         elif line.strip() and not line.startswith(open_fence[0]):
             return _quoted(lines)  # outside the list that the fence may be in
         elif fence and fence[2].startswith(open_fence[1]) and not fence[3].strip(" \t"):
-            if fence[1] != open_fence[0]:
-                return _quoted(lines)
             open_fence = None
     return "\n".join([*lines, "".join(open_fence)] if open_fence else lines)
 

@@ -104,4 +104,4 @@ def _with_tokens(prompt: Prompt, answers: Sequence[Turn]) -> Prompt:
         else:
             fragments += [*([before] if before else []), *waiting[known].tokens]
             del waiting[: known + 1]
-    return Prompt(tuple(fragments), prompt.text)
+    return replace(prompt, fragments=tuple(fragments))

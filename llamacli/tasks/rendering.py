@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from llamacli.engine.model import Model
 from llamacli.engine.types import Message, Prompt
@@ -21,9 +22,11 @@ def render(
     from llamacli import paths
     from llamacli.engine.template import Template
 
+    source = model.chat_template or "" if template is None else template
+    special = model.tokens_of(source)
     prompt = Template(
-        model.chat_template or "" if template is None else template,
-        special=model.special_tokens,
+        source,
+        special=special,
         bos=model.token_text(model.bos),
         eos=model.token_text(model.eos),
         remember=paths.cache() / "templates",
@@ -35,7 +38,7 @@ def render(
             else "--chat-template renders nothing",
             hint="--raw continues the text without it",
         )
-    return prompt
+    return replace(prompt, apart=tuple(token.text for token in special[len(model.special_tokens) :]))
 
 
 def variables_of(think: str | None, arguments: Mapping[str, object]) -> dict[str, object]:

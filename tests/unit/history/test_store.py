@@ -197,13 +197,29 @@ def test_a_piece_costs_the_same_however_long_the_answer_is(store: HistoryStore) 
     def pages() -> int:
         return int(store._connection.execute("PRAGMA page_count").fetchone()[0])
 
+    def steps() -> int:
+        """What SQLite's machine does for one piece."""
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 1
+
+        store._connection.set_progress_handler(step, 1)
+        store.append(message, " word")
+        store._connection.set_progress_handler(None, 1)
+        return count
+
     before = pages()
-    for _ in range(2000):
+    store.append(message, " word")
+    first = steps()
+    for _ in range(1998):
         store.append(message, " word")
     early = pages() - before
-    for _ in range(2000):
+    for _ in range(1999):
         store.append(message, " word")
     assert pages() - before <= 2 * early + 2
+    assert steps() == first
     assert len(store.entries(number)[0].content) == 4000 * 5
 
 
