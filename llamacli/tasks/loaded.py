@@ -13,8 +13,10 @@ from llamacli.errors import ContextFull, OutOfMemory, UsageError
 from llamacli.tasks.conversation import Turn, messages
 from llamacli.tasks.rendering import render
 
-#: Tokens of a context at first, unless the model was trained with fewer.
-START_CTX = 8192
+#: Tokens of a context at first, unless the model was trained with fewer; and where memory is short.
+START_CTX, SMALLEST_CTX = 8192, 1024
+#: It grows to multiples of this; llama.cpp rounds up to it anyway.
+STEP_CTX = 256
 #: Where a model does not say what it was trained with.
 MOST_CTX = 1 << 20
 
@@ -40,10 +42,20 @@ class Loaded:
             trained = self.model.n_ctx_train or MOST_CTX
             self.n_ctx = min(START_CTX, trained) if n_ctx is None else n_ctx or trained
             self._most = trained if n_ctx is None else self.n_ctx
-            self.context = Context(self.model, replace(context, n_ctx=self.n_ctx))
+            self.context = self._begin(context, smallest=self.n_ctx if n_ctx is not None else SMALLEST_CTX)
         except BaseException:
             self.model.close()
             raise
+
+    def _begin(self, options: ContextOptions, smallest: int) -> Context:
+        """A context, of half the size as long as memory is short."""
+        while True:
+            try:
+                return Context(self.model, replace(options, n_ctx=self.n_ctx))
+            except OutOfMemory:
+                if self.n_ctx // 2 < smallest:
+                    raise
+                self.n_ctx //= 2
 
     def close(self) -> None:
         self.context.close()
@@ -55,14 +67,15 @@ class Loaded:
             return True
         if n_tokens > self._most:
             return False
-        for size in sorted({min(max(2 * self.n_ctx, n_tokens), self._most), n_tokens}, reverse=True):
+        least = -(-n_tokens // STEP_CTX) * STEP_CTX
+        for size in sorted({min(size, self._most) for size in (max(2 * self.n_ctx, least), least)}, reverse=True):
             try:
                 self.context.resize(size)
             except OutOfMemory:
                 continue
-            self.n_ctx = min(size, self.context.n_ctx)
+            self.n_ctx = size
             return True
-        self._most = self.n_ctx
+        self._most = max(self.n_ctx, least - STEP_CTX)  # not tried again at every token
         return False
 
     def prompt(

@@ -12,7 +12,7 @@ from make_gguf import write_mamba
 
 from llamacli.builtin import TINY
 from llamacli.engine.types import Chunk, ContextOptions, Finish, ModelOptions
-from llamacli.errors import ContextFull, UsageError
+from llamacli.errors import ContextFull, OutOfMemory, UsageError
 from llamacli.history.store import HistoryStore
 from llamacli.tasks.chat import Chat, ChatOptions, Dropped
 from llamacli.tasks.complete import Progress
@@ -187,6 +187,25 @@ def test_the_context_grows_as_it_is_needed(make: Make, monkeypatch: pytest.Monke
     assert [ask(chat, STORY) for _ in range(7)] == wanted
     assert chat.load().n_ctx == 1024
     assert evaluated(chat) <= new_tokens(chat, STORY) + written(chat)
+
+
+def test_a_context_begins_smaller_where_memory_is_short(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llamacli.engine import context
+
+    def refuse(model: Any, options: ContextOptions) -> None:
+        if options.n_ctx > 300:
+            raise OutOfMemory("no room")
+
+    monkeypatch.setattr(context, "_refuse_impossible", refuse)
+    monkeypatch.setattr("llamacli.tasks.loaded.SMALLEST_CTX", 256)
+    chat = make()
+    assert chat.load().n_ctx == 256
+    assert "15" in ask(chat, "What is 7 plus 8?")
+    for _ in range(6):  # nor can it grow: the oldest turns go
+        ask(chat, STORY)
+    assert chat.load().n_ctx <= 300
+    with pytest.raises(OutOfMemory):
+        make(n_ctx=512).load()  # what was asked for is not made smaller
 
 
 def test_a_size_that_was_asked_for_stays(make: Make) -> None:
