@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+#: In the data folder: what was typed in chats, for ↑ and Ctrl-R.
+TYPED = "typed"
+
 
 def cache() -> Path:
     """What can be made again. Not created here."""

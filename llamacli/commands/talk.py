@@ -136,7 +136,7 @@ def _at_the_terminal(chat: Chat, output: Output, talking: TalkFlags, answers: An
     with Bars() as bars:
         chat.progress = bars.progress
         chat.load()
-    editor = LineEditor(TABLE, repl.words, repl.status, paths.data() / "typed" if store is not None else None)
+    editor = LineEditor(TABLE, repl.words, repl.status, paths.data() / paths.TYPED if store is not None else None)
     repl.greet()
     repl.run(editor.read)
 
@@ -202,6 +202,7 @@ def open_history(flags: HistoryFlags, *, unasked: bool) -> HistoryStore | None:
 
 def begin(store: HistoryStore | None, flags: HistoryFlags, *, origin: str = "chat") -> Conversation:
     """The conversation that the flags mean, or a new one. Raises UsageError."""
+    from llamacli.history.store import checked_name
     from llamacli.tasks.conversation import Conversation
 
     if flags.resume and flags.session is not None:
@@ -212,7 +213,7 @@ def begin(store: HistoryStore | None, flags: HistoryFlags, *, origin: str = "cha
             return Conversation.load(store, known, _warn)
         if flags.resume:
             raise UsageError("there is no conversation to continue", hint="llamacli chat begins one")
-    return Conversation(model="", store=store, origin=origin, name=flags.session, warn=_warn)
+    return Conversation(model="", store=store, origin=origin, name=checked_name(flags.session), warn=_warn)
 
 
 def _named(store: HistoryStore, which: str) -> Conversation:

@@ -120,7 +120,7 @@ class HistoryStore:
     ) -> int:
         """A new conversation; its number. Raises UsageError for a name that is taken, or none."""
         now = time.time()
-        values = (_name(name), _text(model), _text(system), _json(settings), origin, now, now)
+        values = (checked_name(name), _text(model), _text(system), _json(settings), origin, now, now)
         with self._writing(name):
             return self._insert(
                 "INSERT INTO conversation (name, model, system, settings, origin, created, updated) "
@@ -134,7 +134,7 @@ class HistoryStore:
             raise TypeError(f"no such column: {unknown}")
         values: dict[str, Any] = {k: _text(v) if isinstance(v, str) else v for k, v in changes.items()}
         if "name" in values:
-            values["name"] = _name(changes["name"])
+            values["name"] = checked_name(changes["name"])
         if "settings" in values:
             values["settings"] = _json(values["settings"])
         columns = "".join(f"{name} = ?, " for name in values)
@@ -355,8 +355,8 @@ def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[sqlite3.Conn
         raise
 
 
-def _name(name: str | None) -> str | None:
-    """A name that can be told from a number. Raises UsageError."""
+def checked_name(name: str | None) -> str | None:
+    """A conversation's name, which can be told from a number. Raises UsageError."""
     if name is None:
         return None
     name = name.strip()

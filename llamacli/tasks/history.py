@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import difflib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llamacli import signals
+from llamacli import paths, signals
 from llamacli.errors import UsageError, printable
 from llamacli.history.store import HistoryStore
 from llamacli.history.types import Conversation, Entry
@@ -94,10 +95,13 @@ def search(words: Sequence[str], limit: int) -> list[Match]:
 
 
 def remove(conversations: Sequence[Conversation]) -> None:
-    """All of them; a signal waits until that is done. Raises StorageError."""
+    """All of them; a signal waits until that is done. With the last one goes what was typed. Raises StorageError."""
     with HistoryStore() as store, signals.deferred():
         for each in conversations:
             store.delete(each.id)
+        if not store.conversations(1):
+            with contextlib.suppress(OSError):
+                (paths.data() / paths.TYPED).unlink()
 
 
 def beginning(text: str, cells: int = AROUND) -> str:

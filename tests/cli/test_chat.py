@@ -116,6 +116,7 @@ def test_slips(cli: Any, tmp_path: Path) -> None:
     assert cli("chat", "tiny", "--on-overflow", "explode", stdin=b"hi").returncode == 2
     assert cli("chat", "tiny", "--no-history", "--continue", stdin=b"hi").returncode == 2
     assert cli("run").returncode == 2
+    assert b"cannot name a conversation" in cli("chat", "tiny", "--session", "12", stdin=b"hi").stderr
     assert cli("chat", "tiny", "--chat-template", "chatmll", stdin=b"hi").returncode == 2
 
 

@@ -103,7 +103,7 @@ def test_a_fence_in_a_message_does_not_swallow_the_rest() -> None:
     assert text.endswith("~~~\na\n~~~\n")
 
 
-def test_rm(cli: Any, talked: None) -> None:
+def test_rm(cli: Any, talked: None, own_home: Path) -> None:
     done = cli("history", "rm", "anna")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--yes" in done.stderr
@@ -112,8 +112,11 @@ def test_rm(cli: Any, talked: None) -> None:
     assert [row[1] for row in rows(cli("history", "rm", "anna", "-y"))] == ["anna"]
     assert len(rows(cli("history", "ls"))) == 1
     assert cli("history", "rm", "-y").returncode == 2
+    typed = own_home / "data/typed"
+    typed.write_text("+What is my name?\n")
     assert cli("history", "rm", "--all", "-y").returncode == 0
     assert rows(cli("history", "ls")) == []
+    assert not typed.exists()
 
 
 def test_rm_asks_at_a_terminal(cli: Any, talked: None) -> None:
