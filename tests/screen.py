@@ -42,7 +42,7 @@ class Terminal:
         self.stream.feed(data)
         return True
 
-    def until(self, seen: str | Callable[[], bool], timeout: float = 30) -> None:
+    def until(self, seen: str | Callable[[], bool], timeout: float = 60) -> None:
         """Wait until a text, or what a function looks for, is there."""
         found = seen if callable(seen) else lambda: seen in self.text()
         deadline = time.monotonic() + timeout
@@ -51,7 +51,7 @@ class Terminal:
             assert alive or found(), f"the program has ended:\n{self.text()}"
             assert time.monotonic() < deadline, f"{seen!r} does not come:\n{self.text()}"
 
-    def prompt(self, timeout: float = 30) -> None:
+    def prompt(self, timeout: float = 60) -> None:
         """Wait for an empty prompt."""
         self.until(lambda: self.line() == ">>>", timeout)
 
