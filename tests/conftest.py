@@ -102,9 +102,10 @@ def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the person who runs the tests is read or written, and two cores are not fought over."""
     monkeypatch.setenv("LLAMACLI_HOME", str(tmp_path_factory.getbasetemp() / "llamacli-home"))
-    for name in ("LLAMACLI_MODEL", "LLAMACLI_DEBUG", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("LLAMACLI_MODEL", "LLAMACLI_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Two processes of tests run side by side, and llama.cpp's threads wait for each other by spinning.
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
 
 
