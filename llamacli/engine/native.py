@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from llamacli import signals
+from llamacli.engine.threads import others_run
 from llamacli.engine.types import Device, DeviceKind
 from llamacli.errors import EngineError, printable
 
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # or ggml starts gdb on an abort
+if "OMP_WAIT_POLICY" not in os.environ and others_run():
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")  # GNU's OpenMP reads it when the library is loaded
 signals.watch()
 
 
@@ -67,6 +70,11 @@ def _library(name: str) -> ctypes.CDLL:
 
 ggml: Any = _library("ggml")
 ggml_base: Any = _library("ggml-base")
+
+
+def cpu_library() -> Any:
+    """The CPU backend, for its vector functions. Raises EngineError where there is none of that name."""
+    return _library("ggml-cpu")
 
 
 # --- logs ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,19 @@ def physical_cores() -> int:
     return max(1, min(_cores(), _quota(Path("/sys/fs/cgroup"))))
 
 
+def others_run() -> bool:
+    """Whether other processes want the processor at this moment; False where nobody can tell (Linux can).
+
+    llama.cpp's threads meet many times for each token. Waiting for each other they spin, which is quickest as long as
+    each has a core; where another process has it, they spin while that one computes, and are 30 times slower.
+    """
+    try:
+        running, _, _ = Path("/proc/loadavg").read_text().split()[3].partition("/")
+        return int(running) > 1  # this process is one of them
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return _distinct_cores(os.sched_getaffinity(0), Path("/sys/devices/system/cpu"))
