@@ -134,7 +134,7 @@ def _place(parameter: inspect.Parameter) -> int:
     """The model first, what is rare last. Panels stand in the help in the order of their first options."""
     details = getattr(parameter.annotation, "__metadata__", ())
     rare = any(getattr(detail, "rich_help_panel", None) == ADVANCED for detail in details)
-    return 0 if parameter.name == "model" else 2 if rare else 1
+    return 0 if parameter.name in ("model", "models") else 2 if rare else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +180,9 @@ class AnswerFlags:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelFlags:
-    """Which model, and how it is loaded and run."""
+class LoadFlags:
+    """How a model is loaded and run."""
 
-    model: ModelFlag = None
     ctx_size: Annotated[
         int | None,
         typer.Option(
@@ -316,18 +315,13 @@ class ModelFlags:
         bool, typer.Option("--no-repack", help="Do not rearrange weights for this processor.", rich_help_panel=ADVANCED)
     ] = False
 
-    @property
-    def named(self) -> str | None:
-        """The model that was named as an option, not by the variable LLAMACLI_MODEL."""
-        return self.model if self.model != os.environ.get("LLAMACLI_MODEL") else None
-
-    def options(self, *, vocab_only: bool = False) -> ModelOptions:
-        """Raises UsageError, ModelNotFound, and what pulling raises."""
+    def options_of(self, model: str | None, *, vocab_only: bool = False) -> ModelOptions:
+        """For this model. Raises UsageError, ModelNotFound, and what pulling raises."""
         from llamacli.commands.locate import model_file
         from llamacli.engine.types import ModelOptions
 
         return ModelOptions(
-            path=model_file(self.model, pull=self.pull),
+            path=model_file(model, pull=self.pull),
             n_gpu_layers=_gpu_layers(self.gpu_layers),
             devices=_devices(self.device),
             tensor_split=_numbers("--tensor-split", self.tensor_split),
@@ -354,6 +348,22 @@ class ModelFlags:
             type_k=one_of("--cache-type-k", self.cache_type_k, tuple(KV_TYPES)),
             type_v=one_of("--cache-type-v", self.cache_type_v, tuple(KV_TYPES)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFlags(LoadFlags):
+    """Which model, and how it is loaded and run."""
+
+    model: ModelFlag = None
+
+    @property
+    def named(self) -> str | None:
+        """The model that was named as an option, not by the variable LLAMACLI_MODEL."""
+        return self.model if self.model != os.environ.get("LLAMACLI_MODEL") else None
+
+    def options(self, *, vocab_only: bool = False) -> ModelOptions:
+        """Raises UsageError, ModelNotFound, and what pulling raises."""
+        return self.options_of(self.model, vocab_only=vocab_only)
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:

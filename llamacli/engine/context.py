@@ -49,7 +49,8 @@ class Context:
         params.n_batch = max(options.n_batch, options.n_sequences)
         params.n_ubatch = max(min(options.n_ubatch, options.n_batch), options.n_sequences)
         params.n_seq_max = options.n_sequences
-        params.kv_unified = options.n_sequences > 1  # a shared prompt can be copied, and room is shared
+        # In one cache a shared prompt can be copied, and room is shared.
+        params.kv_unified = options.n_sequences > 1 if options.kv_unified is None else options.kv_unified
         params.n_threads = params.n_threads_batch = options.n_threads or physical_cores()
         params.flash_attn_type = _FLASH[options.flash_attn]
         params.type_k = KV_TYPES[options.type_k].id
@@ -134,7 +135,7 @@ class Context:
         for start in range(0, len(tokens), size):
             part = tokens[start : start + size]
             array = (ctypes.c_int32 * len(part))(*part)
-            if not self._decode(C.llama_batch_get_one(array, len(part))):
+            if not self.decode(C.llama_batch_get_one(array, len(part))):
                 self._after_abort(part)
                 return False
             self.tokens += part
@@ -168,7 +169,7 @@ class Context:
                 batch.seq_id[i][0] = 0
                 batch.logits[i] = 1
             with signals.deferred():
-                self._decode(batch)
+                self.decode(batch)
             signals.check()
             self.tokens += tokens
         finally:
@@ -184,7 +185,7 @@ class Context:
     def step(self, token: int) -> bool:
         """Append one token to sequence 0. Returns False if a signal came in between."""
         self._one[0] = token
-        if not self._decode(self._batch_of_one):
+        if not self.decode(self._batch_of_one):
             return False
         self.tokens.append(token)
         return True
@@ -201,18 +202,24 @@ class Context:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = sequence
             batch.logits[i] = 1
-        return self._decode(batch)
+        return self.decode(batch)
 
     def copy_sequence(self, source: int, target: int) -> None:
         """Let `target` begin with all tokens of `source`; nothing is computed."""
         C.llama_memory_seq_cp(C.llama_get_memory(self.handle), source, target, -1, -1)
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        C.llama_memory_clear(C.llama_get_memory(self.handle), True)
+        self.tokens.clear()
 
     def remove_sequence(self, sequence: int) -> None:
         C.llama_memory_seq_rm(C.llama_get_memory(self.handle), sequence, -1, -1)
         if sequence == 0:
             self.tokens.clear()
 
-    def _decode(self, batch: Any) -> bool:
+    def decode(self, batch: Any) -> bool:
+        """Evaluate a llama_batch. Returns False if a signal came in between. Raises ContextFull, EngineError."""
         status = C.llama_decode(self.handle, batch)
         if status == 0:
             return True

@@ -70,6 +70,7 @@ class ContextOptions:
     n_batch: int = 2048
     n_ubatch: int = 512
     n_sequences: int = 1
+    kv_unified: bool | None = None  # one KV cache for all sequences; None: where there are several
     n_threads: int = 0
     flash_attn: str = "auto"  # auto, on, off
     type_k: str = "f16"

@@ -24,9 +24,9 @@ def gather(
     One final newline of each file and of standard input is dropped. Parts are joined by a blank line, with `raw` by
     nothing. Raises UsageError where there is nothing at all, a file is missing, or a part is no UTF-8.
     """
-    parts = [_decode(_read(path), str(path), replace_invalid) for path in files]
+    parts = [decode(read_file(path, f"--file {path}"), str(path), replace_invalid) for path in files]
     if piped:
-        parts.append(_decode(piped, "standard input", replace_invalid))
+        parts.append(decode(piped, "standard input", replace_invalid))
     parts = [_without_final_newline(part) for part in parts]
     if argument is not None:
         parts.append(_encodable(argument, replace_invalid))
@@ -39,22 +39,23 @@ def _without_final_newline(text: str) -> str:
     return text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path, label: str) -> bytes:
+    """All of it. `label` begins the messages. Raises UsageError, StorageError."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST + 1)
     except IsADirectoryError as error:
-        raise UsageError(f"--file {path}: it is a folder") from error
+        raise UsageError(f"{label}: it is a folder") from error
     except FileNotFoundError as error:
-        raise UsageError(f"--file {path}: no such file") from error
+        raise UsageError(f"{label}: no such file") from error
     except OSError as error:
-        raise StorageError(f"--file {path}: {error.strerror}") from error
+        raise StorageError(f"{label}: {error.strerror}") from error
     if len(data) > MOST:
-        raise UsageError(f"--file {path}: it is larger than {MOST >> 30} GiB; no context holds that")
+        raise UsageError(f"{label}: it is larger than {MOST >> 30} GiB; no context holds that")
     return data
 
 
-def _decode(data: bytes, name: str, replace_invalid: bool) -> str:
+def decode(data: bytes, name: str, replace_invalid: bool) -> str:
     """UTF-8 to text, a byte-order mark dropped. Raises UsageError with the place of the first wrong byte."""
     try:
         return data.decode("utf-8-sig", "replace" if replace_invalid else "strict")
@@ -68,4 +69,4 @@ def _decode(data: bytes, name: str, replace_invalid: bool) -> str:
 
 def _encodable(argument: str, replace_invalid: bool) -> str:
     """Bytes of an argument that are no UTF-8 reach Python as lone surrogates."""
-    return _decode(argument.encode("utf-8", "surrogateescape"), "the prompt", replace_invalid)
+    return decode(argument.encode("utf-8", "surrogateescape"), "the prompt", replace_invalid)

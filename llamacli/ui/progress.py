@@ -17,9 +17,9 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float = 1.0, *, transfer: bool = False) -> None:
-        """`transfer`: `total` is bytes, and speed and remaining time are shown."""
-        self._label, self._total, self._transfer = label, total, transfer
+    def __init__(self, label: str, total: float = 1.0, *, transfer: bool = False, remaining: bool = False) -> None:
+        """`transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone."""
+        self._label, self._total, self._transfer, self._remaining = label, total, transfer, remaining
         self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
         self._bar: Any = None
@@ -31,15 +31,16 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def update(self, done: float) -> None:
-        """`done` of `total`."""
+    def update(self, done: float, label: str | None = None) -> None:
+        """`done` of `total`, and from now on another label."""
+        self._label = label or self._label
         if not self._enabled:
             return
         if self._bar is None:
             if time.monotonic() - self._began < DELAY or done >= self._total:
                 return
             self._show()
-        self._bar.update(self._task, completed=done)
+        self._bar.update(self._task, completed=done, description=self._label)
         if done >= self._total:
             self.close()
 
@@ -61,6 +62,8 @@ class Bar:
                 progress.TimeRemainingColumn(),
             )
             if self._transfer
+            else (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+            if self._remaining
             else (progress.TaskProgressColumn(),)
         )
         self._bar = progress.Progress(

@@ -20,11 +20,11 @@ def show(result: Tokens, output: Output, *, count: bool = False, ids: bool = Fal
     elif ids:
         output.text((" ".join(str(t.id) for t in result.tokens) + "\n").encode())
     else:
-        output.table(("id", "piece"), [(t.id, _quoted(t.piece)) for t in result.tokens])
+        output.table(("id", "piece"), [(t.id, quoted(t.piece)) for t in result.tokens])
         if output.mode == "human":
             output.text(f"{result.count} tokens\n".encode())
 
 
-def _quoted(piece: bytes) -> str:
+def quoted(piece: bytes) -> str:
     """As a string of Python; bytes that are no UTF-8 (a character may be spread over tokens) as \\xNN."""
     return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", repr(piece.decode("utf-8", "surrogateescape")))

@@ -172,6 +172,7 @@ SHAPES = {
     "b1b": (_SPM, "--layers 22 --dim 2048 --heads 32 --kv-heads 4 --ffn 5632"),
     "b19m": (_SPM, "--layers 4 --dim 256 --heads 8 --kv-heads 4 --ffn 768"),
     "tiny8k": (_SPM, "--layers 2 --dim 128 --heads 4 --kv-heads 2 --ffn 256 --context 8192"),
+    "wide": ("ggml-vocab-qwen2.gguf", "--layers 8 --dim 768 --heads 12 --kv-heads 4 --ffn 2048"),
 }
 _QUANTS = {"q4km": ("Q4_K_M", 15)}  # suffix → (name, enum llama_ftype)
 

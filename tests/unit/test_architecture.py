@@ -32,6 +32,7 @@ HOMES = {
     "rich": ("ui/",),
     "prompt_toolkit": ("ui/",),
     "llguidance": ("engine/shape.py",),
+    "matplotlib": ("ui/plots.py",),
 }
 
 

@@ -1,0 +1,283 @@
+"""A text's chunks, read by one model or by several side by side: running estimates, then results.
+
+llama-perplexity's algorithm: each chunk of n_ctx tokens is evaluated on its own, and the tokens of its second half are
+scored, each given all before it in the chunk. With N the scored tokens and nll their negative log-likelihoods,
+PPL = exp(mean nll), and its standard error is PPL · sqrt((mean nll² - (mean nll)²) / (N - 1)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llamacli import signals
+from llamacli.engine.context import Context
+from llamacli.engine.logits import Chunks, log_sum_exp
+from llamacli.engine.model import Model
+from llamacli.engine.types import ContextOptions, ModelOptions
+from llamacli.errors import BadModelFile, UsageError
+from llamacli.models import store
+from llamacli.models.gguf import read_header
+from llamacli.models.reference import name
+from llamacli.tasks import logits_file
+from llamacli.tasks.divergence import Base, Divergence, Exact, Running, Statistic, Stored
+from llamacli.tasks.memory import tensors_of
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One model after one more chunk. `ppl_chunk` is that chunk's own; `divergence` where it is compared."""
+
+    model: str
+    text: str
+    chunk: int  # from 1
+    n_chunk: int
+    ppl: float
+    ppl_error: float
+    ppl_chunk: float
+    divergence: Running | None = None
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The result of one model on one text. `complete` is false where a signal came before the last chunk.
+
+    `nll` is the mean; `tokens` are those scored; `base` is what the model was compared with, and `statistics` how, by
+    llama-perplexity's names.
+    """
+
+    model: str
+    text: str
+    size: int
+    bits_per_weight: float | None
+    n_ctx: int
+    n_seq: int
+    n_vocab: int
+    chunks: int
+    n_chunk: int
+    tokens: int
+    ppl: float
+    ppl_error: float
+    nll: float
+    nll_error: float
+    complete: bool
+    seconds: float
+    base: str | None
+    statistics: Mapping[str, Statistic] | None
+    running: tuple[Estimate, ...]
+
+
+class Reader:
+    """A model that reads chunks."""
+
+    def __init__(self, options: ModelOptions, context: ContextOptions, loading: Callable[[float], None] | None) -> None:
+        self.name = name(options.path)
+        self.model = Model(options, context=context, progress=loading)
+        self._context: Context | None = None
+        self._chunks: Chunks | None = None
+        if not self.model.writes_text:
+            self.model.close()
+            raise UsageError(f"{self.name}: this model reads text but does not write it, so it has no perplexity")
+
+    def close(self) -> None:
+        if self._context is not None:
+            self._context.close()
+        self.model.close()
+
+    def tokenize(self, text: str) -> np.ndarray:
+        """int32; BOS first where the vocabulary adds it, but no EOS: the text is cut into chunks anyway."""
+        tokens = self.model.tokenize(text)
+        if self.model.adds_eos and tokens[-1:] == [self.model.eos]:
+            tokens.pop()
+        return np.array(tokens, np.int32)
+
+    def begin(self, options: ContextOptions, n_ctx: int, n_seq: int) -> None:
+        """A context for this size, unless it is there already."""
+        size = n_ctx * n_seq
+        wanted = replace(options, n_ctx=size, n_batch=min(options.n_batch, size), n_sequences=n_seq, kv_unified=False)
+        if self._context is None or self._context.options != wanted:
+            if self._context is not None:
+                self._context.close()
+            self._context = Context(self.model, wanted)
+            self._chunks = Chunks(self._context, n_ctx, n_seq)
+
+    def evaluate(self, chunks: np.ndarray) -> list[np.ndarray] | None:
+        assert self._chunks is not None
+        return self._chunks.evaluate(chunks)
+
+    def size(self) -> tuple[int, float | None]:
+        """Bytes of the file, or files; bits per weight."""
+        header = self.model.header
+        headers = [header] if header.n_split == 1 else [read_header(path) for path in store.parts(header.path)]
+        tensors = tensors_of(headers)
+        weights = sum(math.prod(tensor.shape) for tensor in tensors)
+        n_bytes = sum(tensor.n_bytes for tensor in tensors)
+        return sum(h.file_size for h in headers), round(8 * n_bytes / weights, 3) if weights else None
+
+
+class Run:
+    """A text's chunks, int32 (n_chunk, n_ctx), and the models that read them at once.
+
+    All models after the first are compared with it, or all with `file`. Without `base_is_shown` the first is there to
+    be compared with only.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        readers: list[Reader],
+        chunks: np.ndarray,
+        *,
+        file: logits_file.Reader | None = None,
+        base_is_shown: bool = True,
+    ) -> None:
+        self.chunks = chunks
+        self._readers, self._file = readers, file
+        base = str(file.path) if file else readers[0].name
+        self._followed = [_Followed(reader, text, base if file or i else None) for i, reader in enumerate(readers)]
+        self._shown = self._followed if base_is_shown else self._followed[1:]
+
+    def measure(
+        self, context: ContextOptions, save: Path | None = None, *, force: bool = False
+    ) -> Iterator[Estimate | Perplexity]:
+        """An Estimate after each chunk of each model, then a Perplexity of each; `save` keeps the logits.
+
+        A deferred signal ends it: what was measured until then is the result, unless that is nothing.
+        """
+        n_chunk, n_ctx = self.chunks.shape
+        n_seq = min(max(1, context.n_batch // n_ctx), n_chunk)  # more would only take room
+        began = time.perf_counter()
+        for reader in self._readers:
+            reader.begin(context, n_ctx, n_seq)
+        with contextlib.suppress(_Interrupted), self._writer(save, force) as writer:
+            for start in range(0, n_chunk, n_seq):
+                for _ in self._group(self.chunks[start : start + n_seq], writer):
+                    for followed in self._shown:
+                        yield followed.estimate(n_chunk)
+        seconds = time.perf_counter() - began
+        for followed in self._shown:
+            if followed.running:
+                yield followed.result(n_ctx, n_seq, n_chunk, seconds)
+
+    @contextlib.contextmanager
+    def _writer(self, save: Path | None, force: bool) -> Iterator[logits_file.Writer | None]:
+        if save is None:
+            yield None
+            return
+        with logits_file.create(save, self._readers[0].model.n_vocab, self.chunks, force=force) as writer:
+            yield writer
+
+    def _group(self, chunks: np.ndarray, writer: logits_file.Writer | None) -> Iterator[None]:
+        """Evaluate chunks side by side and count them, one after the other. Raises _Interrupted."""
+        logits = []
+        for reader in self._readers:
+            logits.append(reader.evaluate(chunks))
+            if logits[-1] is None:
+                raise _Interrupted
+        for i, tokens in enumerate(chunks):
+            if signals.flag[0]:
+                raise _Interrupted
+            self._count(tokens, [rows[i][:-1] for rows in logits if rows is not None], writer)
+            yield
+
+    def _count(self, tokens: np.ndarray, logits: list[np.ndarray], writer: logits_file.Writer | None) -> None:
+        targets = tokens[-len(logits[0]) :]
+        base: Base | None = Stored(*self._file.next(), targets) if self._file else None
+        for followed, rows in zip(self._followed, logits, strict=True):
+            sums = log_sum_exp(rows)
+            nll = sums - rows[np.arange(len(targets)), targets]
+            followed.add(nll)
+            if followed.divergence is not None and base is not None:
+                followed.divergence.add(rows, sums, nll, base)
+            base = base or Exact(rows, sums, nll)
+            if writer is not None:
+                writer.add(rows, sums)
+
+
+class _Interrupted(Exception):
+    """A signal came before the last chunk."""
+
+
+class _Followed:
+    """What is known of one model so far."""
+
+    def __init__(self, reader: Reader, text: str, base: str | None) -> None:
+        """`base`: the name of what it is compared with."""
+        self._reader, self._text, self._base = reader, text, base
+        self._sums = _Sums()
+        self._chunk_ppl = 0.0
+        self.divergence = Divergence() if base is not None else None
+        self.running: list[Estimate] = []
+
+    def add(self, nll: np.ndarray) -> None:
+        """A chunk's."""
+        self._chunk_ppl = self._sums.add(nll)
+        if math.isnan(self._chunk_ppl):
+            raise BadModelFile(f"{self._reader.name}: its weights give no numbers (NaN); the file is damaged")
+
+    def estimate(self, n_chunk: int) -> Estimate:
+        ppl, error = self._sums.ppl()
+        divergence = self.divergence.running() if self.divergence is not None else None
+        i = len(self.running) + 1
+        found = Estimate(self._reader.name, self._text, i, n_chunk, ppl, error, self._chunk_ppl, divergence)
+        self.running.append(found)
+        return found
+
+    def result(self, n_ctx: int, n_seq: int, n_chunk: int, seconds: float) -> Perplexity:
+        nll, (ppl, ppl_error) = self._sums.nll(), self._sums.ppl()
+        size, bits = self._reader.size()
+        return Perplexity(
+            model=self._reader.name,
+            text=self._text,
+            size=size,
+            bits_per_weight=bits,
+            n_ctx=n_ctx,
+            n_seq=n_seq,
+            n_vocab=self._reader.model.n_vocab,
+            chunks=len(self.running),
+            n_chunk=n_chunk,
+            tokens=self._sums.count,
+            ppl=ppl,
+            ppl_error=ppl_error,
+            nll=nll.value,
+            nll_error=nll.error or 0.0,
+            complete=len(self.running) == n_chunk,
+            seconds=round(seconds, 3),
+            base=self._base,
+            statistics=self.divergence.statistics() if self.divergence is not None else None,
+            running=tuple(self.running),
+        )
+
+
+class _Sums:
+    """Of the nll of the tokens so far."""
+
+    def __init__(self) -> None:
+        self.count, self._nll, self._nll2 = 0, 0.0, 0.0
+
+    def add(self, nll: np.ndarray) -> float:
+        """A chunk's; its own perplexity."""
+        total = float(nll.sum())
+        self.count += len(nll)
+        self._nll += total
+        self._nll2 += float((nll * nll).sum())
+        return _exp(total / len(nll))
+
+    def nll(self) -> Statistic:
+        mean = self._nll / self.count
+        variance = self._nll2 / self.count - mean * mean
+        return Statistic(mean, math.sqrt(variance / (self.count - 1)) if variance > 0 and self.count > 1 else 0.0)
+
+    def ppl(self) -> tuple[float, float]:
+        nll = self.nll()
+        return _exp(nll.value), _exp(nll.value) * (nll.error or 0)
+
+
+def _exp(x: float) -> float:
+    return math.inf if x >= 709 else math.exp(x)  # NaN stays NaN
