@@ -97,4 +97,3 @@ def eval(
             result = ui.followed(work.evaluate(request, bars.loading), bars)
         if result is not None:
             ui.show(result, output)
-        signals.check()

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llamacli import signals
 from llamacli.engine.context import Context
 from llamacli.engine.logits import Batch, log_sum_exp, rows
 from llamacli.engine.model import Model
@@ -198,7 +197,7 @@ class Branches:
         self, context: Context, n: int, begun: int, where: np.ndarray, targets: np.ndarray, picked: np.ndarray
     ) -> bool:
         """One batch. Returns False if a signal came in between."""
-        if signals.flag[0] or not self._batch.decode(context, n):
+        if not self._batch.decode(context, n):
             return False
         mine = (where >= begun) & (where < begun + n)
         if mine.any():

@@ -111,7 +111,7 @@ def test_a_plot(cli: Cli, plain: Path, text: Path, tmp_path: Path, name: str, st
 
 
 def test_a_text_too_short(cli: Cli, plain: Path) -> None:
-    code, message = failure(cli("perplexity", "-m", plain, stdin=STORY[:300]))
+    code, message = failure(cli("perplexity", "-m", plain, stdin=STORY))
     assert code == 2
     assert re.search(
         r"standard input is too short: .* makes \d+ tokens of it, and two chunks of 512 need 1024", message
@@ -240,7 +240,20 @@ def test_a_table_on_a_terminal(plain: Path, text: Path) -> None:
 def test_ctrl_c_prints_the_estimate_so_far(tmp_path: Path) -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
     (tmp_path / "long").write_bytes(STORY * 300)
-    arguments = ["perplexity", "-m", "tiny", "-c", "512", "-b", "512", "-t", "1", str(tmp_path / "long")]
+    arguments = [
+        "perplexity",
+        "-m",
+        "tiny",
+        "-c",
+        "512",
+        "-b",
+        "512",
+        "-t",
+        "1",
+        str(tmp_path / "long"),
+        "--plot",
+        str(tmp_path / "a.png"),
+    ]
     child = pexpect.spawn(sys.executable, ["-m", "llamacli", *arguments], timeout=60, dimensions=(24, 120))
     child.expect(rb"perplexity \d+\.\d{4} ")
     time.sleep(0.3)
@@ -252,3 +265,4 @@ def test_ctrl_c_prints_the_estimate_so_far(tmp_path: Path) -> None:
     assert re.search(rb"stopped after \d+ of \d+ chunks: the estimate so far", child.before)
     assert re.search(rb"\r\n *[\d.]+ \xc2\xb1 [\d.]+ +\d+ +tiny\r\n", child.before)
     assert child.signalstatus == signal.SIGINT
+    assert not (tmp_path / "a.png").exists()

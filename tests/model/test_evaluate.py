@@ -1,4 +1,4 @@
-"""Questions with several answers: every log-probability against an obvious implementation, scores against llama.cpp's."""
+"""Questions with several answers: log-probabilities against an obvious implementation, scores against llama.cpp's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,22 +199,29 @@ def test_shots_are_other_questions_with_their_answers(obvious: Obvious, tmp_path
 
 
 def test_what_is_shared_is_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With five questions shown first, most of all tokens would be those."""
+    """Within a question, and from question to question what is shown first."""
     evaluated: list[int] = []
-    decode = task.Branches._evaluate
+    trees: list[Sequence[task.Branch]] = []
+    evaluate_one, decode = task.Branches.evaluate, task.Branches._evaluate
+
+    def recorded(self: task.Branches, group: Any) -> Any:
+        trees.extend(group)
+        return evaluate_one(self, group)
 
     def counted(self: Any, context: Any, n: int, *rest: Any) -> bool:
         evaluated.append(n)
         return decode(self, context, n, *rest)
 
+    monkeypatch.setattr(task.Branches, "evaluate", recorded)
     monkeypatch.setattr(task.Branches, "_evaluate", counted)
-    assert measured(request("choice", shots=5)).scored == 8
-    with Model(ModelOptions(TINY)) as model:
-        found = sets.read("choice", CHOICE.encode(), "")
-        shown = len(model.tokenize("\n\n".join(q.solved for q in found.questions[:5])))
-        each = sum(len(model.tokenize(q.text(i))) for q in found.questions for i in range(len(q.choices)))
-    # once for all, and again around those of the questions that are among them; without sharing 24 times
-    assert sum(evaluated) < 8 * shown + each
+    monkeypatch.setattr(task, "GROUP", 1)
+    assert measured(request("choice", shots=2)).scored == len(trees) == 8
+    alone = [sum(branch.n_read for branch in tree) for tree in trees]
+    once = [task.n_tokens(tree) for tree in trees]
+    shown = max(task.shared([a[0].tokens, b[0].tokens]) for a, b in pairwise(trees))
+    assert sum(once) < 0.6 * sum(alone)
+    assert sum(evaluated) < sum(once) - 3 * shown
+    assert shown > 20
 
 
 def test_bytes_and_the_delimiter(obvious: Obvious, tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_bytes_and_the_delimiter(obvious: Obvious, tmp_path: Path) -> None:
     agree(outcome, obvious.choice("Where is it?\nAnswer:", ["in the é park", "home"]))
 
 
-# --- which questions ---------------------------------------------------------------------------------------------------
+# --- which questions --------------------------------------------------------------------------------------------------
 
 
 def test_the_generator_is_that_of_the_standard() -> None:
@@ -257,7 +265,7 @@ def test_the_last_line_that_llama_perplexity_does_not_read() -> None:
     assert any(isinstance(e, Warned) and "last line" in e.message for e in events)
 
 
-# --- what is wrong -----------------------------------------------------------------------------------------------------
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 ROW = {"query": "a", "choices": ["b", "c"], "gold": 0}
 
@@ -328,7 +336,7 @@ def test_eos_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-# --- results as a file -------------------------------------------------------------------------------------------------
+# --- results as a file ------------------------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_wherever_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +391,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     measured(asked)
     measured(replace(asked, context=replace(ONE_THREAD, n_threads=2)))  # no matter
     write_llama(model, seed=1)
-    with pytest.raises(UsageError, match="another run.*weights"):
+    with pytest.raises(UsageError, match=r"another run.*weights"):
         measured(asked)
 
 
@@ -408,7 +416,7 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
         pass
 
 
-# --- llama.cpp's figures -----------------------------------------------------------------------------------------------
+# --- llama.cpp's figures ----------------------------------------------------------------------------------------------
 
 
 def test_wilson() -> None:

@@ -15,6 +15,7 @@ import pytest
 from llamacli import signals
 from llamacli.builtin import TINY
 from llamacli.engine import logits
+from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.errors import BadModelFile
 from llamacli.tasks import logits_file
@@ -203,7 +204,12 @@ def test_a_model_that_adds_eos(tmp_path: Path) -> None:
     switches = {"tokenizer.ggml.add_bos_token": True}
     without = write_llama(tmp_path / "a.gguf", metadata_overrides=switches)
     adds = write_llama(tmp_path / "b.gguf", metadata_overrides={**switches, "tokenizer.ggml.add_eos_token": True})
-    assert measure(request(adds, n_ctx=64))[0].ppl == measure(request(without, n_ctx=64))[0].ppl
+    with Model(ModelOptions(without, vocab_only=True)) as model:
+        lengths = (n for n in range(len(STORY), 0, -1) if len(model.tokenize(STORY[:n])) % 64 == 63)
+        text = STORY[: next(lengths)]  # an EOS would make another chunk whole
+    figures = [measure(request(path, n_ctx=64, text=text))[0] for path in (adds, without)]
+    assert figures[0].n_chunk == figures[1].n_chunk
+    assert figures[0].ppl == figures[1].ppl
 
 
 def test_damaged_weights(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_each_token_against_a_plain_softmax() -> None:
         result = score(Request(ModelOptions(TINY), TEXT, top=3, context=options))
         assert [token.id for token in result.tokens] == tokens
         assert [token.piece for token in result.tokens] == pieces
+        assert [token.position for token in result.tokens] == list(range(len(tokens)))
         first, *others = result.tokens
         assert (first.bits, first.p, first.rank, first.top) == (None, None, None, ())
         total = 0.0
