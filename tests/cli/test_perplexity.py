@@ -240,23 +240,11 @@ def test_a_table_on_a_terminal(plain: Path, text: Path) -> None:
 def test_ctrl_c_prints_the_estimate_so_far(tmp_path: Path) -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
     (tmp_path / "long").write_bytes(STORY * 300)
-    arguments = [
-        "perplexity",
-        "-m",
-        "tiny",
-        "-c",
-        "512",
-        "-b",
-        "512",
-        "-t",
-        "1",
-        str(tmp_path / "long"),
-        "--plot",
-        str(tmp_path / "a.png"),
-    ]
+    arguments = ["perplexity", "-m", "tiny", "-c", "512", "-b", "512", "-t", "1", str(tmp_path / "long")]
+    if importlib.util.find_spec("matplotlib") is not None:
+        arguments += ["--plot", str(tmp_path / "a.png")]
     child = pexpect.spawn(sys.executable, ["-m", "llamacli", *arguments], timeout=60, dimensions=(24, 120))
     child.expect(rb"perplexity \d+\.\d{4} ")
-    time.sleep(0.3)
     child.sendintr()
     began = time.monotonic()
     child.expect(pexpect.EOF)
