@@ -13,31 +13,31 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def examples() -> list[tuple[str, str]]:
-    """(command, what it prints) of every ```console block."""
+def examples() -> list[list[tuple[str, str]]]:
+    """(command, what it prints) of each ```console block; the commands of one block follow each other."""
     found = []
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
+        parts = (part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
+        found.append([(command, output) for command, _, output in parts])
     return found
 
 
-@pytest.mark.parametrize(("command", "expected"), examples(), ids=[c[:60] for c, _ in examples()])
-def test_console_examples(command: str, expected: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", examples(), ids=[block[0][0][:60] for block in examples()])
+def test_console_examples(block: list[tuple[str, str]], tmp_path: Path) -> None:
     """… stands for any text, a line of it alone for any lines."""
-    script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    pattern = re.escape(expected).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
-    assert re.fullmatch(pattern, done.stdout), done.stdout + done.stderr
+    for command, expected in block:
+        script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        pattern = re.escape(expected).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
+        assert re.fullmatch(pattern, done.stdout), done.stdout + done.stderr
 
 
 def test_every_option_in_the_readme_exists() -> None:
