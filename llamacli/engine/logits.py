@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from llamacli.engine.context import Context
 from llamacli.engine.native import C
 from llamacli.engine.threads import physical_cores
 from llamacli.errors import EngineError
+
+_T = TypeVar("_T")
 
 #: Numbers that are computed on at a time: their intermediate results stay in a core's own cache.
 BLOCK = 1 << 16
@@ -81,6 +83,17 @@ def in_parallel(function: Callable[[int, int], None], n: int, size: int) -> None
     function(cuts[0], cuts[1])
     for other in others:
         other.result()
+
+
+def together(functions: Sequence[Callable[[], _T]]) -> list[_T]:
+    """What they return, called at the same time, the first by this thread."""
+    first, *rest = functions
+    others = [_pool().submit(function) for function in rest]
+    try:
+        mine = first()
+    finally:
+        wait(others)  # what they use may be closed after an error
+    return [mine, *(other.result() for other in others)]
 
 
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
