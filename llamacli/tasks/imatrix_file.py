@@ -95,18 +95,18 @@ def _read_legacy(path: Path) -> ImatrixFile:
             data = file.read()
         pieces = _Pieces(data)
         sums, counts = {}, {}
-        n_entries = pieces.int()
+        n_entries = pieces.number()
         if not 0 < n_entries < 1 << 24:
             raise ValueError
         for _ in range(n_entries):
-            name = pieces.take(pieces.int()).decode("utf-8", "backslashreplace")
-            n_call, n_value = pieces.int(), pieces.int()
+            name = pieces.take(pieces.number()).decode("utf-8", "backslashreplace")
+            n_call, n_value = pieces.number(), pieces.number()
             if not name or n_value < 1:
                 raise ValueError
             sums[name] = np.frombuffer(pieces.take(4 * n_value), "<f4").reshape(1, -1).copy()
             counts[name] = np.array([n_call if n_call > 0 else 1], np.float32)
-        chunks = pieces.int() if pieces.left() else 0
-        dataset = pieces.take(pieces.int()).decode("utf-8", "replace") if pieces.left() else ""
+        chunks = pieces.number() if pieces.left() else 0
+        dataset = pieces.take(pieces.number()).decode("utf-8", "replace") if pieces.left() else ""
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
     except (ValueError, struct.error):
@@ -120,7 +120,7 @@ class _Pieces:
     def __init__(self, data: bytes) -> None:
         self._data, self._pos = data, 0
 
-    def int(self) -> int:
+    def number(self) -> int:
         (value,) = _I32.unpack_from(self._data, self._pos)
         self._pos += 4
         return int(value)

@@ -274,7 +274,6 @@ class _Job:
         if name == "COPY":
             for option, given in (
                 ("--pure", options.pure),
-                ("--imatrix", options.imatrix),
                 ("--output-tensor-type", options.output_tensor_type is not None),
                 ("--token-embedding-type", options.token_embedding_type is not None),
             ):
@@ -359,6 +358,8 @@ class _Job:
         )
 
     def _warnings(self) -> Iterator[str]:
+        if self.params.only_copy and self.entries:
+            yield "COPY changes no tensor: the importance matrix only gets into the metadata"
         for pattern, number in self.options.tensor_types:
             try:
                 found = any(re.search(_lower(pattern), tensor.name) for tensor in self.tensors)

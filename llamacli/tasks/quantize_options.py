@@ -57,7 +57,7 @@ def tensor_types(given: Sequence[str], file: Path | None) -> tuple[tuple[str, in
     """(regex, type) of --tensor-type, then of the file, whose entries stand apart by white space. Raises UsageError."""
     found = [("--tensor-type", text) for text in given]
     if file is not None:
-        found += [(str(file), text) for text in decode(read_file(file, str(file)), str(file)).split()]
+        found += [(str(file), text) for text in decode(read_file(file, str(file)), str(file), False).split()]
     pairs = []
     for option, text in found:
         pattern, equals, kind = text.rpartition("=")

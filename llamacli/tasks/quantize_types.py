@@ -72,9 +72,9 @@ _BY_NUMBER = {kind.ftype: kind for kind in TYPES if kind.name != "COPY"}
 
 _WRITTEN = """
     F32 F16 BF16 Q1_0 Q2_0 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K TQ1_0 TQ2_0 IQ1_S IQ1_M IQ2_XXS
-    IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_NL IQ4_XS
+    IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_NL IQ4_XS NVFP4
 """
-#: What single tensors can be given: the types that ggml_quantize_chunk writes, but NVFP4, whose scales it would lose.
+#: What single tensors can be given: the types that ggml_quantize_chunk writes; another one aborts it.
 TENSOR_TYPES = {kind.name: number for number, kind in GGML_TYPES.items() if kind.name in _WRITTEN.split()}
 
 
