@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,7 @@ OPTIONS = (
     ("--override-kv", "a.b=bool:true", "--override-kv", "general.x=int:7", "--imatrix", IMATRIX, "copy"),
     ("--imatrix", IMATRIX, "--include-weights", "attn_", "--include-weights", "ffn_up", "Q4_1"),
     ("--imatrix", IMATRIX, "--exclude-weights", "blk.0", "Q3_K_S"),
+    ("--imatrix", "old.dat", "--pure", "Q4_K"),
     ("--tensor-type", "ffn_up=nvfp4", "--tensor-type", "ffn_gate=mxfp4", "Q8_0"),
     (SPLIT, "q4_k_s"),
     ("--keep-split", SPLIT, "q4_k_s"),
@@ -78,8 +80,21 @@ OPTIONS = (
 def prepare(folder: Path, model: Path) -> None:
     """The files that the options name."""
     write_imatrix(folder / IMATRIX, model)
+    write_old_imatrix(folder / "old.dat", folder / IMATRIX)
     write_split(folder / "tiny.gguf", model)
     (folder / "types.txt").write_text("attn_q=q3_k attn_k=q3_k\nblk.1.=q8_0\n")
+
+
+def write_old_imatrix(path: Path, source: Path) -> None:
+    """`source` in the format before GGUF: means times the number of chunks, which is 7."""
+    from gguf import GGUFReader
+
+    entries = [tensor for tensor in GGUFReader(source).tensors if tensor.name.endswith(".in_sum2")]
+    data = struct.pack("<i", len(entries))
+    for tensor in entries:
+        name, values = str(tensor.name).removesuffix(".in_sum2").encode(), tensor.data.ravel()
+        data += struct.pack("<i", len(name)) + name + struct.pack("<ii", 7, values.size) + values.tobytes()
+    path.write_bytes(data + struct.pack("<ii", 7, 4) + b"text")
 
 
 def write_split(path: Path, model: Path) -> None:
