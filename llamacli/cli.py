@@ -28,6 +28,7 @@ COMMANDS = {
     "perplexity": "Measure how well a model predicts a text.",
     "score": "Show how surprising each token of a text is.",
     "eval": "Measure accuracy on a set of questions.",
+    "quantize": "Make a model smaller.",
     "pull": "Bring a model from the Hugging Face Hub.",
     "ls": "Show the models on this machine.",
     "show": "Show what is in a model.",
@@ -48,7 +49,9 @@ class Command(typer.core.TyperCommand):
     #: Options whose value may be left out → what that means.
     optional_values: ClassVar = {"--think": "on"}
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
-    _any_bytes = frozenset({"model", "models", "against", "files", "file", "lora", "prompt_option"})
+    _any_bytes = frozenset(
+        {"model", "models", "against", "files", "file", "lora", "prompt_option", "out", "imatrix", "tensor_type_file"}
+    )
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         with _closed_pipe_is_a_signal():

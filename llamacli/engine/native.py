@@ -14,7 +14,7 @@ import signal
 import sys
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,14 @@ _errors: deque[str] = deque(maxlen=20)
 _level = 0
 #: With LLAMACLI_DEBUG every line goes to standard error as well.
 _show_all = bool(os.environ.get("LLAMACLI_DEBUG"))
+_listener: Callable[[bytes], None] | None = None
 
 
 def _log(level: int, text: bytes, _: object) -> None:
     global _level
     _level = level if level != _CONTINUED else _level
+    if _listener is not None:
+        _listener(text)
     if _level == _ERROR:
         _errors.append(text.decode("utf-8", "replace"))
     if _show_all:
@@ -98,6 +101,17 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 _on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_log)
 C.llama_log_set(_on_log, None)  # replaces the one that the import installed
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[bytes], None]) -> Iterator[None]:
+    """While this lasts, `listener` gets each piece of the log: a line, or a fragment of one. It must not raise."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
 
 
 def take_errors() -> list[str]:

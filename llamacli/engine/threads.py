@@ -16,6 +16,12 @@ def physical_cores() -> int:
     return max(1, min(_cores(), _quota(Path("/sys/fs/cgroup"))))
 
 
+def logical_cores() -> int:
+    """All that this process may use, hyper-threads too: for work whose threads need not wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota(Path("/sys/fs/cgroup"))))
+
+
 def others_run() -> bool:
     """Whether other processes want the processor at this moment; False where nobody can tell (Linux can).
 

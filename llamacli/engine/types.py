@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FinishReason = Literal["stop", "length", "context", "interrupted"]
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "other"]
@@ -197,3 +201,40 @@ class Device:
     memory_free: int
     memory_total: int
     backend: str = ""
+
+
+@dataclass(frozen=True)
+class QuantizeParams:
+    """llama_model_quantize_params, by its names; numbers are those of enum llama_ftype and enum ggml_type.
+
+    `imatrix`: tensor → mean squares of what its rows are multiplied with, float32, one after the other for each expert.
+    `tt_overrides`: (regex over names, type), the first that is found decides.
+    """
+
+    ftype: int
+    nthread: int = 0  # 0: all that this process may use
+    output_tensor_type: int | None = None
+    token_embedding_type: int | None = None
+    allow_requantize: bool = False
+    quantize_output_tensor: bool = True
+    only_copy: bool = False
+    pure: bool = False
+    keep_split: bool = False
+    imatrix: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kv_overrides: tuple[tuple[str, int | float | bool | str], ...] = ()
+    tt_overrides: tuple[tuple[str, int], ...] = ()
+    prune_layers: tuple[int, ...] = ()
+    max_buf_size: int = 0  # bytes, 0: 8 GiB
+
+
+class QuantizedTensor(NamedTuple):
+    """What the quantiser makes of a tensor. Types by ggml's names ("q4_K"); `wanted` is another where rows do not fit.
+
+    Where layers are pruned, `name` is the new one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    source_type: str
+    type: str
+    wanted: str

@@ -104,7 +104,7 @@ class TensorInfo:
 class Header:
     """Everything in front of the weights. Values of `metadata`: int, float, bool, str or `Array`.
 
-    `metadata_types` holds the GGUF type id of each value (9 for arrays), `file_size` and `data_offset` are in bytes.
+    `metadata_types` holds the GGUF type id of each value (9 for arrays), `file_size` and the offsets are in bytes.
     """
 
     path: Path
@@ -113,6 +113,7 @@ class Header:
     metadata: Mapping[str, object]
     metadata_types: Mapping[str, int]
     tensors: tuple[TensorInfo, ...]
+    tensors_offset: int  # of their descriptions: here the metadata ends
     data_offset: int
     file_size: int
 
@@ -288,12 +289,16 @@ class _Reader:
                 raise self._bad(f"the metadata key {brief(key)} occurs twice")
             types[key], metadata[key] = self._value(key)
         alignment = self._alignment(metadata, types)
+        tensors_offset = self.pos
         tensors = []
         for i in range(n_tensors):
             self.place = f"the description of tensor {i + 1} of {n_tensors}"
             tensors.append(self._tensor())
         padding = -self.pos % alignment if tensors else 0
-        header = Header(self.path, version, alignment, metadata, types, tuple(tensors), self.pos + padding, self.size)
+        data_offset = self.pos + padding
+        header = Header(
+            self.path, version, alignment, metadata, types, tuple(tensors), tensors_offset, data_offset, self.size
+        )
         self._check_data(header)
         return header
 
@@ -429,6 +434,11 @@ class _Reader:
         if header.tensors and header.data_offset + end > header.file_size:
             needed = f"needs {header.data_offset + end:,} bytes, the file has {header.file_size:,}"
             raise self._bad(f"cut short: the model {needed}", DOWNLOAD_AGAIN)
+
+
+def scalar_size(value_type: int) -> int:
+    """Bytes of a metadata value that is a number or a bool."""
+    return _SCALARS[value_type].size
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

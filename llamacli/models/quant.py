@@ -46,3 +46,11 @@ def quant_of_file(header: Header) -> str:
         kind = type_name(tensor.type)
         n_bytes[kind] = n_bytes.get(kind, 0) + tensor.n_bytes
     return max(n_bytes, key=lambda kind: n_bytes[kind], default="")
+
+
+def renamed(stem: str, quant: str) -> str:
+    """A file's name without ".gguf", for another quantisation: "model-F16" and "Q4_K_M" give "model-Q4_K_M"."""
+    found = list(_QUANT.finditer(stem))
+    if found and found[-1].end() == len(stem):
+        stem = stem[: found[-1].start()].rstrip("-._ ")
+    return f"{stem}-{quant}" if stem else quant

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +49,68 @@ def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
                 raise
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def staged(targets: Sequence[Path], n_bytes: int) -> Iterator[Path]:
+    """A folder beside the targets, for a library that writes by name: files of their names in it take their places at
+    the end, if no exception came. `n_bytes` of room are needed. The targets are of one folder, and are no links.
+
+    What a killed process left of the same targets is removed first. Raises UsageError where another process is writing
+    them; StorageError where there is no room, or no permission.
+    """
+    from filelock import FileLock, Timeout
+
+    parent = targets[0].parent
+    name = hashlib.sha256(os.fsencode(targets[0].name)).hexdigest()[:12]
+    folder = parent / f".llamacli-{name}.part"
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nobody is in it
+            raise
+        with signals.on_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
+            try:
+                for stale in folder.iterdir():
+                    if stale.name != ".lock":
+                        stale.unlink()
+                free = shutil.disk_usage(folder).free
+                if n_bytes > free:
+                    raise StorageError(
+                        f"{n_bytes:,} bytes are needed, and {free:,} are free in {parent}", hint="make room first"
+                    )
+                yield folder
+                for target in targets:
+                    _sync(folder / target.name)
+                for target in targets:
+                    os.replace(folder / target.name, target)
+                _sync(parent)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release()
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    shutil.rmtree(folder)
+    except Timeout:
+        raise UsageError(
+            f"another process is writing {targets[0]}", hint="wait for it, or choose another name"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{targets[0]}: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    """Nothing but the disk's own failure loses it from now on. Raises OSError."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows opens no folder
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write(path: Path, data: bytes, *, force: bool) -> None:
