@@ -28,6 +28,8 @@ COMMANDS = {
     "perplexity": "Measure how well a model predicts a text.",
     "score": "Show how surprising each token of a text is.",
     "eval": "Measure accuracy on a set of questions.",
+    "imatrix": "Find which weights matter on a text, for quantizing.",
+    "bench": "Measure how fast models read and write.",
     "pull": "Bring a model from the Hugging Face Hub.",
     "ls": "Show the models on this machine.",
     "show": "Show what is in a model.",

@@ -18,6 +18,7 @@ import numpy as np
 
 from llamacli import signals
 from llamacli.engine.context import Context
+from llamacli.engine.imatrix import Collector
 from llamacli.engine.logits import Chunks, log_sum_exp
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
@@ -74,10 +75,17 @@ class Perplexity:
 
 
 class Reader:
-    """A model that reads chunks."""
+    """A model that reads chunks; `collector` watches it compute."""
 
-    def __init__(self, options: ModelOptions, context: ContextOptions, loading: Callable[[float], None] | None) -> None:
+    def __init__(
+        self,
+        options: ModelOptions,
+        context: ContextOptions,
+        loading: Callable[[float], None] | None,
+        collector: Collector | None = None,
+    ) -> None:
         self.name = name(options.path)
+        self._collector = collector
         self.model = Model(options, context=context, progress=loading)
         self._context: Context | None = None
         self._chunks: Chunks | None = None
@@ -90,9 +98,9 @@ class Reader:
             self._context.close()
         self.model.close()
 
-    def tokenize(self, text: str) -> np.ndarray:
+    def tokenize(self, text: str, *, parse_special: bool = False) -> np.ndarray:
         """int32; BOS first where the vocabulary adds it, but no EOS: the text is cut into chunks anyway."""
-        tokens = self.model.tokenize(text)
+        tokens = self.model.tokenize(text, parse_special=parse_special)
         if self.model.adds_eos and tokens[-1:] == [self.model.eos]:
             tokens.pop()
         return np.array(tokens, np.int32)
@@ -104,8 +112,9 @@ class Reader:
         if self._context is None or self._context.options != wanted:
             if self._context is not None:
                 self._context.close()
-            self._context = Context(self.model, wanted)
-            self._chunks = Chunks(self._context, n_ctx, n_seq)
+            watched = self._collector is not None
+            self._context = Context(self.model, wanted, self._collector.callback if self._collector else None)
+            self._chunks = Chunks(self._context, n_ctx, n_seq, whole=watched)
 
     def evaluate(self, chunks: np.ndarray) -> list[np.ndarray] | None:
         assert self._chunks is not None
@@ -210,7 +219,7 @@ class _Followed:
     def __init__(self, reader: Reader, text: str, base: str | None) -> None:
         """`base`: the name of what it is compared with."""
         self._reader, self._text, self._base = reader, text, base
-        self._sums = _Sums()
+        self._sums = NllSums()
         self._chunk_ppl = 0.0
         self.divergence = Divergence() if base is not None else None
         self.running: list[Estimate] = []
@@ -255,7 +264,7 @@ class _Followed:
         )
 
 
-class _Sums:
+class NllSums:
     """Of the nll of the tokens so far."""
 
     def __init__(self) -> None:
