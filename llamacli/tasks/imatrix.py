@@ -210,6 +210,8 @@ class _Run:
 
     def _why_not(self, earlier: ImatrixFile) -> str | None:
         """Why the output file is not the beginning of this run."""
+        if earlier.chunk_size == 0:
+            return "the form before GGUF does not say how long its chunks are"
         if earlier.chunk_size != self._n_ctx:
             return f"its chunks have {earlier.chunk_size} tokens, these {self._n_ctx}"
         if earlier.datasets != self._datasets:

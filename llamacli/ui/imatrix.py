@@ -82,9 +82,9 @@ def show(result: Imatrix, output: Output) -> None:
         numbers = (result.chunk_size, result.chunk_count, result.tensors, result.chunks, result.n_chunk)
         output.tsv(header, [(result.out, *numbers, *ppl)])
     else:
-        ppl = [f", perplexity {result.ppl:.4f} ± {result.ppl_error:.5f}"] if result.ppl is not None else []
+        found = f", perplexity {result.ppl:.4f} ± {result.ppl_error:.5f}" if result.ppl is not None else ""
         of_what = f"{result.tensors} tensors, {result.chunk_count} chunks of {result.chunk_size} tokens"
-        output.text(for_terminal(f"{result.out}: {of_what}{''.join(ppl)}\n").encode())
+        output.text(for_terminal(f"{result.out}: {of_what}{found}\n").encode())
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------
