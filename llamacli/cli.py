@@ -50,7 +50,7 @@ class Command(typer.core.TyperCommand):
     #: Options whose value may be left out → what that means.
     optional_values: ClassVar = {"--think": "on"}
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
-    _any_bytes = frozenset({"model", "models", "against", "files", "file", "lora", "prompt_option"})
+    _any_bytes = frozenset({"model", "models", "against", "files", "file", "lora", "prompt_option", "out", "add"})
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         with _closed_pipe_is_a_signal():

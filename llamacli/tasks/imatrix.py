@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from llamacli import signals
 from llamacli.engine.imatrix import Collector
 from llamacli.engine.logits import log_sum_exp
 from llamacli.engine.types import ContextOptions, ModelOptions
-from llamacli.errors import BadModelFile, UsageError
+from llamacli.errors import BadModelFile, StorageError, UsageError
 from llamacli.tasks.chunked import NllSums, Reader
 from llamacli.tasks.files import refuse
 from llamacli.tasks.imatrix_file import ImatrixFile, read_imatrix
@@ -108,15 +109,16 @@ def imatrix(request: Request, loading: Callable[[float], None] | None = None) ->
     unless there is none. Raises UsageError for what does not fit together, and what models and files raise.
     """
     _refuse(request)
+    files = {path: read_imatrix(path) for path in _inputs(request)}
     if not request.texts:
-        yield _merged(request)
+        yield _merged(request, files)
         return
     if request.model is None:
         raise UsageError("there is no model to read the texts")
     collector = Collector(process_output=request.process_output)
     reader = Reader(request.model, request.context, loading, collector)
     try:
-        yield from _Run(request, reader, collector).events()
+        yield from _Run(request, reader, collector, files).events()
     finally:
         reader.close()
 
@@ -135,17 +137,26 @@ def _refuse(request: Request) -> None:
             f"{out} is there already", hint="--resume goes on where it ends, --force replaces it, -o names another file"
         )
     refuse(out, force=True)
+    if not out.parent.is_dir():
+        raise StorageError(f"{out}: there is no folder {out.parent}")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise StorageError(f"{out}: no permission to write there")
+
+
+def _inputs(request: Request) -> Iterator[Path]:
+    yield from request.add
+    if request.resume and request.out is not None and request.out.exists() and not _is_among(request.out, request.add):
+        yield request.out
 
 
 def _is_among(path: Path, others: Sequence[Path]) -> bool:
     return any(other.exists() and other.samefile(path) for other in others)
 
 
-def _merged(request: Request) -> Imatrix:
-    files = [read_imatrix(path) for path in request.add]
-    totals = Totals(request.n_ctx or next((file.chunk_size for file in files if file.chunk_size), N_CTX))
-    for path, file in zip(request.add, files, strict=True):
-        totals.add_file(path, file)
+def _merged(request: Request, files: Mapping[Path, ImatrixFile]) -> Imatrix:
+    totals = Totals(request.n_ctx or next((file.chunk_size for file in files.values() if file.chunk_size), N_CTX))
+    for path in request.add:
+        totals.add_file(path, files[path])
     matrix = totals.file(totals.datasets, totals.chunk_count)
     _write(request, matrix)
     return _result(request, matrix, totals)
@@ -175,35 +186,36 @@ def _result(request: Request, matrix: ImatrixFile, totals: Totals, **of_the_run:
 class _Run:
     """One model, and the chunks that it is to read."""
 
-    def __init__(self, request: Request, reader: Reader, collector: Collector) -> None:
-        self._request, self._reader, self._collector = request, reader, collector
+    def __init__(
+        self, request: Request, reader: Reader, collector: Collector, files: Mapping[Path, ImatrixFile]
+    ) -> None:
+        self._request, self._reader, self._collector, self._files = request, reader, collector, files
         self._n_ctx = _chunk_size(request, reader)
         self._chunks = self._cut()
         self._nll = NllSums()
         #: The names of the tensors, where the output is gone on with.
         self._expected: set[str] | None = None
-        out, add = request.out, [*request.add]
-        earlier = None
-        if out is not None and out.exists() and (request.resume or _is_among(out, add)):
-            add = [path for path in add if not path.samefile(out)]
-            earlier = read_imatrix(out)
-        self._add_files(add)
-        reason = self._why_not(earlier) if earlier is not None else None
-        if reason is not None and request.resume:
+        self.resumed = self.done = self._copied = 0
+        out = request.out
+        begun = [path for path in files if out is not None and out.exists() and path.samefile(out)]
+        others = [path for path in request.add if path not in begun]
+        self._add(others)
+        if not begun:
+            return
+        reason = self._why_not(files[begun[0]])
+        if reason is None:
+            self._go_on(begun[0])
+        elif request.resume:
             raise UsageError(
                 f"{out} cannot be gone on with: {reason}", hint=f"--in {out} adds to it; --force begins anew"
             )
-        self.resumed = self.done = self._copied = 0
-        if earlier is not None and out is not None:
-            if reason is not None:
-                self._add_files([*add, out])  # a matrix like any other
-            else:
-                self._go_on(out, earlier)
+        else:
+            self._add([*others, *begun])  # a matrix like any other
 
-    def _add_files(self, paths: Sequence[Path]) -> None:
+    def _add(self, paths: Sequence[Path]) -> None:
         self._totals = Totals(self._n_ctx)
         for path in paths:
-            self._totals.add_file(path, read_imatrix(path))
+            self._totals.add_file(path, self._files[path])
         self._added = self._totals.chunk_count
         self._own = [text.name for text in self._request.texts]
         self._datasets = [*self._totals.datasets, *self._own]
@@ -221,9 +233,10 @@ class _Run:
             return "it was written in the middle of a chunk, as llama-imatrix does"
         return None
 
-    def _go_on(self, out: Path, earlier: ImatrixFile) -> None:
+    def _go_on(self, path: Path) -> None:
+        earlier = self._files[path]
         self._totals = Totals(self._n_ctx)
-        self._totals.add_file(out, earlier)
+        self._totals.add_file(path, earlier)
         self._expected = self._totals.names
         self.resumed = self.done = self._copied = min(max(earlier.chunk_count - self._added, 0), len(self._chunks))
 
