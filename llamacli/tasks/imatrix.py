@@ -260,7 +260,8 @@ class _Run:
         n_chunk, began = len(self._chunks), time.perf_counter()
         yield from self._warnings()
         yield Started(n_chunk, self.resumed)
-        n_seq = min(max(1, self._request.context.n_batch // self._n_ctx), n_chunk)
+        # However few chunks there are, as llama-imatrix does: the context's size shows in the last digits.
+        n_seq = max(1, self._request.context.n_batch // self._n_ctx)
         if self.done < n_chunk:
             self._reader.begin(self._request.context, self._n_ctx, n_seq)
         written = self.done

@@ -83,6 +83,8 @@ def show(result: Imatrix, output: Output) -> None:
         output.tsv(header, [(result.out, *numbers, *ppl)])
     else:
         found = f", perplexity {result.ppl:.4f} ± {result.ppl_error:.5f}" if result.ppl is not None else ""
+        if found and result.resumed:
+            found += f" (of the last {result.chunks - result.resumed} chunks)"
         of_what = f"{result.tensors} tensors, {result.chunk_count} chunks of {result.chunk_size} tokens"
         output.text(for_terminal(f"{result.out}: {of_what}{found}\n").encode())
 
