@@ -245,6 +245,9 @@ def test_what_cannot_be_gone_on_with(plain: Path, moe: Path, tmp_path: Path) -> 
     for wrong, words in (
         (replace(again, resume=False), "is there already"),
         (replace(again, force=True), "exclude each other"),
+        (replace(again, n_ctx=3), "at least 4 tokens"),
+        (replace(again, out=tmp_path), "is a folder"),
+        (replace(again, add=[tmp_path / "none"]), "no such file"),
         (replace(again, n_ctx=32), "its chunks have 64 tokens, these 32"),
         (replace(again, texts=[Text("other", STORY)]), "it is of text, this is of other"),
         (replace(again, model=ModelOptions(moe)), "not of the same tensors"),
