@@ -19,6 +19,7 @@ import numpy as np
 
 from llamacli import signals
 from llamacli.engine.context import Context
+from llamacli.engine.imatrix import Collector
 from llamacli.engine.logits import Chunks, log_sum_exp, together
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
@@ -76,10 +77,17 @@ class Perplexity:
 
 
 class Reader:
-    """A model that reads chunks."""
+    """A model that reads chunks; `collector` watches it compute."""
 
-    def __init__(self, options: ModelOptions, context: ContextOptions, loading: Callable[[float], None] | None) -> None:
+    def __init__(
+        self,
+        options: ModelOptions,
+        context: ContextOptions,
+        loading: Callable[[float], None] | None,
+        collector: Collector | None = None,
+    ) -> None:
         self.name = name(options.path)
+        self._collector = collector
         self.model = Model(options, context=context, progress=loading)
         self._begun: tuple[ContextOptions, int, int] | None = None
         self._parts: list[tuple[Context, Chunks, int]] = []  # each evaluates so many chunks of a group
@@ -95,9 +103,9 @@ class Reader:
         while self._parts:
             self._parts.pop()[0].close()
 
-    def tokenize(self, text: str) -> np.ndarray:
+    def tokenize(self, text: str, *, parse_special: bool = False) -> np.ndarray:
         """int32; BOS first where the vocabulary adds it, but no EOS: the text is cut into chunks anyway."""
-        tokens = self.model.tokenize(text)
+        tokens = self.model.tokenize(text, parse_special=parse_special)
         if self.model.adds_eos and tokens[-1:] == [self.model.eos]:
             tokens.pop()
         return np.array(tokens, np.int32)
@@ -107,13 +115,14 @@ class Reader:
         if self._begun == (options, n_ctx, n_seq):
             return
         self._end()
-        n, each = workers(self.model, options, n_seq)
+        collector = self._collector  # one at a time: it does not know who computes
+        n, each = workers(self.model, options, n_seq if collector is None else 1)
         for i in range(n):
             share = n_seq * (i + 1) // n - n_seq * i // n
             size = n_ctx * share
             shared = replace(each, n_ctx=size, n_batch=min(each.n_batch, size), n_sequences=share, kv_unified=False)
-            context = Context(self.model, shared)
-            self._parts.append((context, Chunks(context, n_ctx, share), share))
+            context = Context(self.model, shared, collector.callback if collector else None)
+            self._parts.append((context, Chunks(context, n_ctx, share, whole=collector is not None), share))
         self._begun = (options, n_ctx, n_seq)
 
     def evaluate(self, chunks: np.ndarray) -> list[np.ndarray] | None:
@@ -225,7 +234,7 @@ class _Followed:
     def __init__(self, reader: Reader, text: str, base: str | None) -> None:
         """`base`: the name of what it is compared with."""
         self._reader, self._text, self._base = reader, text, base
-        self._sums = _Sums()
+        self._sums = NllSums()
         self._chunk_ppl = 0.0
         self.divergence = Divergence() if base is not None else None
         self.running: list[Estimate] = []
@@ -270,7 +279,7 @@ class _Followed:
         )
 
 
-class _Sums:
+class NllSums:
     """Of the nll of the tokens so far."""
 
     def __init__(self) -> None:
