@@ -44,7 +44,9 @@ def only_one(types: Sequence[QuantType]) -> QuantType:
     """Raises UsageError where there are several."""
     if len(types) > 1:
         names = ", ".join(kind.name for kind in types)
-        raise UsageError(f"{len(types)} types: {names}; one file has one", hint="threads are set by -t N")
+        raise UsageError(
+            f"{len(types)} types: {names}; one file has one", hint="--report TEXT makes each and compares them"
+        )
     return types[0]
 
 
