@@ -45,7 +45,8 @@ def only_one(types: Sequence[QuantType]) -> QuantType:
     if len(types) > 1:
         names = ", ".join(kind.name for kind in types)
         raise UsageError(
-            f"{len(types)} types: {names}; one file has one", hint="--report TEXT makes each and compares them"
+            f"{len(types)} types: {names}; one file has one",
+            hint="threads are set by -t N; --report TEXT makes several",
         )
     return types[0]
 

@@ -83,7 +83,7 @@ def test_wrong_use_of_a_report(cli: Cli, text: Path, tmp_path: Path) -> None:
     assert "is no folder" in failure(cli("quantize", TINY, "Q4_K_M", "--report", text, "-o", tmp_path / "x.gguf"))
     assert "--plot goes with --report" in failure(cli("quantize", TINY, "Q4_K_M", "--plot", "x.png"))
     assert "go with --report" in failure(cli("quantize", TINY, "Q4_K_M", "-c", 64))
-    assert "--report TEXT makes each" in failure(cli("quantize", TINY, "Q4_K_M", "Q2_K"))
+    assert "--report TEXT makes several" in failure(cli("quantize", TINY, "Q4_K_M", "Q2_K"))
     assert "--dry-run writes nothing" in failure(cli("quantize", TINY, "Q4_K_M", "--report", text, "--dry-run"))
     assert "too short" in failure(cli("quantize", TINY, "Q4_K_M", "--report", "/dev/null", "-o", tmp_path))
     assert "exclude each other" in failure(
