@@ -116,7 +116,7 @@ class Reader:
             return
         self._end()
         collector = self._collector  # one at a time: it does not know who computes
-        n, each = workers(self.model, options, n_seq if collector is None else 1)
+        n, each = workers(self.model, options, n_seq if collector is None else 1, exact=True)
         for i in range(n):
             share = n_seq * (i + 1) // n - n_seq * i // n
             size = n_ctx * share

@@ -169,7 +169,7 @@ def _measure(
             )
         trees = _Trees(request, found, model)
         n_sequences = max(_SEQUENCES, *(len(found.questions[item].choices) for item in items))
-        n_workers, context = workers(model, request.context, MOST_SEQUENCES)
+        n_workers, context = workers(model, request.context, MOST_SEQUENCES, exact=False)
         with contextlib.ExitStack() as stack:
             everybody = [Branches(model, context, min(n_sequences, MOST_SEQUENCES)) for _ in range(n_workers)]
             for worker in everybody:
