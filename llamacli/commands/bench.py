@@ -196,7 +196,7 @@ def _range(option: str, word: str, smallest: int, largest: int) -> list[int]:
         raise UsageError(f"{option} {word}: it must lie between {smallest} and {largest}, and rise")
     numbers = [first]
     while (following := numbers[-1] * step if sign == "*" else numbers[-1] + step) <= last:
-        if following == numbers[-1] or len(numbers) == _MOST:
+        if len(numbers) == _MOST:
             raise UsageError(f"{option} {word}: more than {_MOST} numbers")
         numbers.append(following)
     return numbers

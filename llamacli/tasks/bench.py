@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +116,11 @@ def bench(request: Request, loading: Callable[[float], None] | None = None) -> I
         raise UsageError("nothing to measure", hint="-p 512 reads a prompt, -n 128 writes, -pg 512,128 does both")
     if others_run():
         yield Warned("other processes use the processor: the figures will be lower than this machine's")
+    with contextlib.suppress(signals.Ended):  # what is finished is still to be shown
+        yield from _measured(request, tests, loading)
+
+
+def _measured(request: Request, tests: Sequence[_Test], loading: Callable[[float], None] | None) -> Iterator[Event]:
     for i, options in enumerate(request.models):
         before = _device_memory()
         try:
@@ -167,7 +173,7 @@ class _Course:
             forget_peak()
             with Context(self._model, test.context) as context:
                 runner = Runner(context)
-                time.sleep(self._request.delay)
+                self._rest()
                 for j in range(repetitions):
                     yield Step(self._name, test.label, i * repetitions + j, n * repetitions)
                     if j == 0 and self._request.warmup:
@@ -180,6 +186,11 @@ class _Course:
             return
         except LlamacliError as error:
             yield Failed(self._name, test.label, error)
+
+    def _rest(self) -> None:
+        end = time.monotonic() + self._request.delay
+        while not signals.flag[0] and time.monotonic() < end:
+            time.sleep(min(0.1, self._request.delay))
 
     def _warm_up(self, runner: Runner, test: _Test) -> None:
         """The whole prompt, and one token: memory is touched for the first time."""

@@ -105,7 +105,7 @@ def test_a_table_on_a_terminal(plain: Path) -> None:
 
 def test_ctrl_c_prints_what_is_finished() -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
-    arguments = ["bench", "-m", "tiny", "-p", "8,128", "-n", "0", "-r", "400", "-t", "1"]
+    arguments = ["bench", "-m", "tiny", "-p", "8,128,16", "-n", "0", "-r", "400", "-t", "1"]
     child = pexpect.spawn(sys.executable, ["-m", "llamacli", *arguments], timeout=60, dimensions=(24, 160))
     child.expect(rb"tiny pp128")
     child.sendintr()

@@ -111,12 +111,28 @@ def stop() -> Iterator[None]:
 
 
 def test_a_signal_leaves_what_is_finished(plain: Path, stop: None) -> None:
-    results = []
-    for event in bench(request(plain, sizes=[(8, 0), (16, 0)], repetitions=3)):
-        if isinstance(event, Step) and event.step == 4:
-            signals.flag[0] = 1
+    results, steps = [], []
+    for event in bench(request(plain, sizes=[(8, 0), (16, 0), (4, 0)], repetitions=3)):
+        if isinstance(event, Step):
+            steps.append(event.step)
+            signals.flag[0] = event.step == 4
         results += [event] if isinstance(event, Measured) else []
     assert [r.test for r in results] == ["pp8"]
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_a_signal_while_a_context_is_made(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make(*arguments: Any) -> Context:
+        made.append(1)
+        if len(made) == 2:
+            raise signals.Ended(2)
+        return Context(*arguments)
+
+    monkeypatch.setattr(task, "Context", make)
+    results = [e for e in bench(request(plain)) if isinstance(e, Measured)]
+    assert [r.test for r in results] == ["pp32"]
 
 
 def test_nothing_to_measure(plain: Path) -> None:

@@ -272,16 +272,23 @@ def test_a_text_that_an_added_file_is_of(plain: Path, tmp_path: Path) -> None:
 
 
 def test_an_exception_while_llama_cpp_computes_is_raised(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    seen = []
+    on_node = engine.Collector._on_node
+
+    def counted(self: engine.Collector, *arguments: Any) -> bool:
+        seen.append("node")
+        return on_node(self, *arguments)
 
     def fail(*_: object) -> None:
-        calls.append(1)
+        seen.append("failure")
         raise ZeroDivisionError("planted")
 
+    monkeypatch.setattr(engine.Collector, "_on_node", counted)
     monkeypatch.setattr(engine, "_add_plain", fail)
     with pytest.raises(ZeroDivisionError, match="planted"):
-        list(imatrix(request(plain, most_chunks=4)))
-    assert len(calls) == 1  # nothing more is computed in vain
+        list(imatrix(request(plain, most_chunks=4, n_ubatch=64)))
+    assert seen.count("failure") == 1
+    assert len(seen) - seen.index("failure") < 12  # of three more graphs little is computed in vain
 
 
 def test_inputs_that_are_no_numbers(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,17 +155,17 @@ def test_other_shapes_are_refused(tmp_path: Path) -> None:
 
 
 def test_statistics() -> None:
-    """By hand: means 1, 1, 4 of one tensor, and of the one before it 2, 2, 2."""
+    """By hand: means 0, 1, 3, 4 of one tensor, and of the one before it 2, 2, 2, 2."""
     ones = np.ones(1, np.float32)
-    sums = {"blk.0.attn_q.weight": np.array([[2, 2, 2]], np.float32), "blk.1.attn_q.weight": np.array([[1, 1, 4]], "f")}
+    sums = {"blk.0.attn_q.weight": np.full((1, 4), 2, "f"), "blk.1.attn_q.weight": np.array([[0, 1, 3, 4]], "f")}
     first, second = by_tensor(matrix(sums=sums, counts=dict.fromkeys(sums, ones)))
-    assert (first.layer, second.layer, second.tensor) == (0, 1, "attn_q")  # both sum up to 6
-    assert (second.sum, second.min, second.max, second.mean, second.n) == (6, 1, 4, 2, 3)
-    assert second.deviation == pytest.approx(2**0.5)
-    assert second.entropy == pytest.approx(2 / 6 * np.log2(6) + 4 / 6 * np.log2(1.5))
-    assert first.entropy_norm == pytest.approx(1)
-    assert second.zd == pytest.approx(1 / 3)
-    assert (first.cossim, second.cossim) == (0, pytest.approx(12 / (12**0.5 * 18**0.5)))
+    assert (first.layer, second.layer, second.tensor) == (0, 1, "attn_q")  # both sum up to 8
+    assert (second.sum, second.min, second.max, second.mean, second.n) == (8, 0, 4, 2, 4)
+    assert second.deviation == pytest.approx(2.5**0.5)
+    assert second.entropy == pytest.approx(1 / 8 * 3 + 3 / 8 * np.log2(8 / 3) + 1 / 2)
+    assert (first.entropy_norm, second.active) == (pytest.approx(1), 0.75)
+    assert (first.zd, second.zd) == (0, 0.25)
+    assert (first.cossim, second.cossim) == (0, pytest.approx(16 / (16**0.5 * 26**0.5)))
     assert by_layer([first, second])[1].cossim == second.cossim
 
 
