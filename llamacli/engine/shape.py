@@ -23,7 +23,7 @@ from llamacli.engine.json_schema import SchemaError
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
 from llamacli.engine.types import Shape
-from llamacli.errors import EngineError, UsageError, printable
+from llamacli.errors import UsageError, printable
 
 _CONTROL, _USER_DEFINED = 1 << 3, 1 << 4  # llama_token_attr
 #: llguidance's mark in front of a token that is no text.
@@ -223,17 +223,17 @@ class Matcher:
         return bool(self._native.validate_tokens([token]) == 1)
 
     def allowed(self) -> np.ndarray:
-        """The tokens that may come next, int64, rising. Raises EngineError where the shape has become too complex."""
+        """The tokens that may come next, int64, rising. Raises UsageError where the shape has become too complex."""
         self._native.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._refuse_errors()
         bits = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little")
         tokens = np.flatnonzero(bits)
         if not len(tokens):
-            raise EngineError(f"{self._name}: no token of this vocabulary goes on with it")
+            raise UsageError(f"{self._name}: the answer cannot go on: no token of this vocabulary fits")
         return tokens
 
     def accept(self, token: int) -> None:
-        """The token has come. Raises EngineError where the shape has become too complex."""
+        """The token has come. Raises UsageError where the shape has become too complex."""
         self._native.consume_token(token)
         self._refuse_errors()
 
@@ -249,4 +249,4 @@ class Matcher:
 
     def _refuse_errors(self) -> None:
         if self._native.is_error():
-            raise EngineError(f"{self._name}: {_last(str(self._native.get_error()))}")
+            raise UsageError(f"{self._name}: {_last(str(self._native.get_error()))}")
