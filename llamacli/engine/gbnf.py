@@ -180,8 +180,8 @@ class _Parser:
         if at >= len(self._text):
             return GrammarError(f"line {line}, column {column}: {message}, and the grammar ends")
         rest = self._text[at : at + 20].splitlines()
-        found = repr(rest[0]) if rest and rest[0] else "the end of the line"
-        return GrammarError(f"line {line}, column {column}: {message}, at {found}")
+        found = f"at: {rest[0]}" if rest and rest[0] else "at the end of the line"
+        return GrammarError(f"line {line}, column {column}: {message}, {found}")
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]

@@ -164,7 +164,7 @@ def _check_one(schema: Any, pointer: str, *, top: bool, older: bool) -> None:
             _check_shelf(key, value, pointer, older)
         else:
             instead = _INSTEAD.get(key)
-            raise SchemaError(f'at {pointer}: "{key}" is not supported' + (f"; {instead}" if instead else ""))
+            raise SchemaError(f"at {pointer}: {_shown(key)} is not supported" + (f"; {instead}" if instead else ""))
     # A map's names are not kept from repeating, and repeated ones count once.
     if schema.get("minProperties", 0) > max(1, len(set(schema.get("required", ())))):
         raise SchemaError(

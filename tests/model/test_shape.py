@@ -264,9 +264,9 @@ def mutants(n: int) -> Iterator[Shape]:
     rng = random.Random(5)
     for kind in itertools.islice(itertools.cycle(("grammar", "grammar", "schema", "regex")), n):
         text = rng.choice(SEEDS[kind])
-        for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
             at, size = rng.randrange(len(text) + 1), rng.randint(1, 3)
-            match rng.randrange(4):
+            match rng.randrange(10):
                 case 0:
                     text = text[:at] + text[at + size :]
                 case 1:
@@ -275,6 +275,10 @@ def mutants(n: int) -> Iterator[Shape]:
                     text = text[:at] + text[at : at + 9 * size] * 2 + text[at + 9 * size :]
                 case 3:
                     text = text[:at] + rng.choice(CHARACTERS) * rng.choice((1, 1, 1, 1, 300)) + text[at:]
+                case _:  # where it is most often still one
+                    places = [match.start() for match in re.finditer(r"\d|(?<=\")[^\"\\](?=\")|(?<=\[)[^]\\]", text)]
+                    at = rng.choice(places or [0])
+                    text = text[:at] + rng.choice("0123456789abc") + text[at + 1 :]
         yield Shape(kind, text, kind)  # type: ignore[arg-type]
 
 
