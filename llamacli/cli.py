@@ -49,22 +49,13 @@ class Command(typer.core.TyperCommand):
     """A verb. Slips that the parser would swallow are refused; an option may be given with or without a value."""
 
     #: Options whose value may be left out → what that means.
-    optional_values: ClassVar = {"--think": "on"}
+    optional_values: ClassVar = {"--think": "on", "--logprobs": "0"}
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
     _any_bytes = frozenset(
-        {
-            "model",
-            "models",
-            "against",
-            "files",
-            "file",
-            "lora",
-            "prompt_option",
-            "out",
-            "imatrix",
-            "add",
-            "tensor_type_file",
-        }
+        (
+            "model models against files file lora prompt_option out imatrix add tensor_type_file calibrate report plot "
+            "grammar_file infill"
+        ).split()
     )
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -86,7 +77,9 @@ class Command(typer.core.TyperCommand):
                 rest.insert(0, argument[3:])  # -n=60; the parser would take "=60"
                 argument = argument[:2]
             name, equals, value = argument.partition("=")
-            if argument in self.optional_values and argument in options:
+            if argument == "--logprobs" and argument in options and rest and rest[0].isdecimal():
+                argument = f"{argument}={rest.pop(0)}"
+            elif argument in self.optional_values and argument in options:
                 if rest and rest[0] in ("low", "medium", "high"):
                     raise typer.BadParameter(f"{argument} {rest[0]}: did you mean {argument}={rest[0]}?")
                 argument = f"{argument}={self.optional_values[argument]}"

@@ -9,6 +9,7 @@ import typer
 
 from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
 from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.shape_options import ShapeFlags
 from llamacli.commands.talk import HistoryFlags, begin, named_model, open_history
 from llamacli.commands.template_options import TemplateFlags
 from llamacli.errors import UsageError
@@ -50,6 +51,29 @@ def complete(
     ] = 1,
     null: Annotated[bool, typer.Option("-0", "--null", help="With --samples: end each answer with a NUL.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="[K]",
+            help="With --json: each token's log-probability, and the K best in its place.",
+            callback=between(0, 1000),
+        ),
+    ] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="On a terminal: colours for how probable the text was.")
+    ] = False,
+    extract: Annotated[
+        bool, typer.Option("-x", "--extract", help="Print only the first fenced code block of the answer.")
+    ] = False,
+    extract_last: Annotated[bool, typer.Option("--extract-last", help="Print only the last one.")] = False,
+    suffix: Annotated[
+        str | None, typer.Option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
+    ] = None,
+    infill: Annotated[
+        str | None,
+        typer.Option("--infill", metavar="FILE:LINE[:COL]", help="Fill a gap in this file; at the line's end."),
+    ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
     log: Annotated[
@@ -58,6 +82,7 @@ def complete(
     *,
     answers: AnswerFlags,
     history: HistoryFlags,
+    shaping: ShapeFlags,
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
@@ -72,10 +97,16 @@ def complete(
       llamacli complete "Once upon a time"
 
       git diff | llamacli complete -m model.gguf "Write a commit message"
+
+      llamacli complete -m model.gguf --schema "name, age int" -f letter.txt "Who wrote this?"
     """
+    import functools
+
     from llamacli import settings
     from llamacli.tasks import complete as task
     from llamacli.tasks import completion
+    from llamacli.tasks import extract as blocks
+    from llamacli.tasks import infill as gap
     from llamacli.tasks.conversation import messages
     from llamacli.tasks.kept import kept
     from llamacli.tasks.prompt import gather
@@ -87,6 +118,11 @@ def complete(
     prompt = prompt if prompt is not None else prompt_option
     output = Output(as_json=as_json)
     _refuse_contradictions(output, raw, chat, special, answers, samples, null, echo)
+    _refuse_views(output, logprobs, confidence, extract, extract_last, echo)
+    _refuse_no_infill(suffix, infill, prompt, files, chat, special, answers, history, template)
+    shape, cut = shaping.given(), extract or extract_last
+    if shape is not None and answers.stop:
+        raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
     if raw and (history.wanted or template.chat_template or template.template_arg):
         raise UsageError("--raw knows neither a conversation nor a chat template")
     think, (source, arguments) = answers.thinking(), template.given()
@@ -94,10 +130,16 @@ def complete(
     conversation = begin(store, history, origin="complete")
     name, loaded = named_model(model.named or conversation.model or model.model, model)
     context, values = model.context(), sampling.given()
-    piped = stdin.read(wanted=prompt == "-", unwanted=no_stdin)
+    piped = stdin.read(wanted=prompt == "-", unwanted=no_stdin or infill is not None)
+    if infill is not None:
+        text, suffix = gap.split(infill, replace_invalid=replace_invalid)
+    else:
+        argument = None if prompt == "-" else prompt
+        text = gather(argument, files or [], piped, raw=raw or suffix is not None, replace_invalid=replace_invalid)
     request = task.Request(
         model=loaded,
-        prompt=gather(None if prompt == "-" else prompt, files or [], piped, raw=raw, replace_invalid=replace_invalid),
+        prompt=text,
+        suffix=suffix,
         system=answers.system if answers.system is not None else conversation.system,
         earlier=tuple(messages(None, conversation.path())),
         template=source,
@@ -109,6 +151,9 @@ def complete(
         sampling=values,
         max_tokens=answers.limit,
         stops=tuple(answers.stop or ()),
+        shape=shape,
+        weigh=output.mode == "json",
+        logprobs=0 if confidence and logprobs is None else logprobs,
         samples=samples,
         n_ctx=model.ctx_size,
         context=context,
@@ -118,15 +163,22 @@ def complete(
         if store is not None:
             events = kept(events, conversation, name, request.system)
         if output.mode == "json":
-            result = completion.fold(events)
+            result = completion.fold(events, logprobs=logprobs is not None, partial=shape is None or shaping.partial)
             output.document(result)
             endings = result.endings()
             if verbose:
                 answer.statistics(result)
         else:
-            endings = answer.show(
-                events, output, echo=echo, verbose=verbose, thoughts=not answers.hidethinking, null=null
+            style = answer.Style(
+                echo=echo,
+                verbose=verbose,
+                thoughts=not answers.hidethinking,
+                null=null,
+                partial=shape is None or shaping.partial,
+                extract=functools.partial(blocks.code, last=extract_last) if cut else None,
+                confidence=confidence,
             )
+            endings = answer.show(events, output, style)
     completion.verdict(endings)
 
 
@@ -156,3 +208,41 @@ def _refuse_contradictions(
         raise UsageError(
             "several samples in a pipe cannot be told apart", hint="add --json, or -0 to end each with a NUL"
         )
+
+
+def _refuse_views(
+    output: Output, logprobs: int | None, confidence: bool, extract: bool, extract_last: bool, echo: bool
+) -> None:
+    as_json = output.mode == "json"
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs needs --json", hint="--confidence shows probabilities on a terminal")
+    if confidence and as_json:
+        raise UsageError("--confidence colours a text; --json has --logprobs")
+    if extract and extract_last:
+        raise UsageError("--extract is the first code block, --extract-last the last: give one of them")
+    if (extract or extract_last) and (as_json or echo or confidence):
+        raise UsageError("--extract prints a code block alone; it excludes --json, --echo and --confidence")
+
+
+def _refuse_no_infill(
+    suffix: str | None,
+    infill: str | None,
+    prompt: str | None,
+    files: list[Path] | None,
+    chat: bool,
+    special: bool,
+    answers: AnswerFlags,
+    history: HistoryFlags,
+    template: TemplateFlags,
+) -> None:
+    if suffix is None and infill is None:
+        return
+    option = "--suffix" if infill is None else "--infill"
+    if suffix is not None and infill is not None:
+        raise UsageError("--infill takes what follows from its file, so it excludes --suffix")
+    if infill is not None and (prompt is not None or files):
+        raise UsageError("--infill takes all of its text from its file, so it excludes a prompt")
+    if chat or special or answers.system is not None or answers.think or answers.no_think or history.wanted:
+        raise UsageError(f"{option} fills a gap in a text: it knows neither a conversation nor control tokens")
+    if template.chat_template or template.template_arg:
+        raise UsageError(f"{option} uses the model's own infill tokens, and no chat template")

@@ -87,6 +87,17 @@ class Branches:
             self._context.close()
             self._context = None
 
+    def adopt(self, context: Context) -> None:
+        """Go on in a context, which is then closed with this: what its sequence 0 holds is not evaluated again.
+
+        It must have `n_sequences` sequences in one cache.
+        """
+        self._context = context
+        if self._shares:
+            for sequence in range(1, self._options.n_sequences):
+                context.copy_sequence(0, sequence)
+            self._held = np.array(context.tokens, np.int32)
+
     def evaluate(self, trees: Sequence[Sequence[Branch]]) -> list[list[np.ndarray]] | None:
         """Log-probabilities of the scored tokens of each branch of each tree, float64.
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from llamacli import signals
 from llamacli.engine.context import Context
 from llamacli.engine.prompt_cache import reuse
 from llamacli.engine.sampling import Sampler
-from llamacli.engine.text import Reasoning, StopStrings, WholeCharacters
-from llamacli.engine.types import Chunk, Finish, FinishReason, Sampling, Stats
+from llamacli.engine.text import OPENINGS, Reasoning, StopStrings, WholeCharacters
+from llamacli.engine.types import Chunk, Finish, FinishReason, Sampling, Stats, TokenLogprob
 from llamacli.errors import BadModelFile, ContextFull, UsageError
+
+if TYPE_CHECKING:
+    from llamacli.engine.model import Model
+    from llamacli.engine.shape import Matcher
 
 Progress = Callable[[int, int], None]
 #: Called when the context is full, with the answer's tokens so far: the whole prompt that they follow, from now on, and
@@ -41,25 +46,87 @@ class Limits:
 
 
 class _Answer:
-    """One answer's bytes on their way to chunks."""
+    """One answer: its tokens within its shape, and their bytes on their way to chunks."""
 
-    def __init__(self, limits: Limits, reasoning: Reasoning | None) -> None:
+    def __init__(
+        self, limits: Limits, reasoning: Reasoning | None, matcher: Matcher | None = None, logprobs: int | None = None
+    ) -> None:
+        """`logprobs`: how many of the most probable tokens to name beside each; None for no probabilities at all."""
         self._characters = WholeCharacters()
         self._reasoning = reasoning
+        self._matcher = matcher
+        self._top = logprobs
+        self._pending = 0.0  # log-probability of what no chunk has shown yet
         self._stops = StopStrings(limits.stops)
         self._plain = reasoning is None and not limits.stops
         self.n_tokens = 0
+        self.n_before = 0
+        self.logprobs: list[TokenLogprob] = []
+
+    @property
+    def whole(self) -> bool | None:
+        """Whether the answer has its shape; None where it was to have none."""
+        return self._matcher.whole if self._matcher is not None else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its shape, or a stop string, lets nothing follow."""
+        return self._stops.found is not None or (self._matcher is not None and self._matcher.ended)
+
+    @property
+    def _answering(self) -> bool:
+        return self._reasoning is None or self._reasoning.answering
+
+    def sample(self, sampler: Sampler, context: Context, row: int = -1) -> int:
+        """The next token. The shape is that of the answer: reasoning in front of it is free."""
+        matcher = self._matcher
+        if matcher is None or not self._answering:
+            self.n_before += matcher is not None
+            return sampler.sample(context, row)
+        token = sampler.sample_within(
+            context,
+            row,
+            lambda token: matcher.allows(token) or self._stands_before(context.model, token),
+            matcher.allowed,
+        )
+        if context.model.ends_generation(token):
+            return token
+        if matcher.allows(token):
+            matcher.accept(token)
+        else:
+            self.n_before += 1
+        return token
+
+    def _stands_before(self, model: Model, token: int) -> bool:
+        """Whether a token may stand before the answer: one that opens the reasoning, and white space after it."""
+        reasoning = self._reasoning
+        if reasoning is None or reasoning.answered:
+            return False
+        piece = model.piece(token)
+        return piece in OPENINGS or (reasoning.between and piece.isspace())
 
     @property
     def stop(self) -> str | None:
         return self._stops.found
 
-    def feed(self, piece: bytes) -> list[Chunk]:
+    def feed(self, context: Context, token: int, row: int = -1) -> list[Chunk]:
+        """The chunks that a token completes; `row` is where it was sampled from."""
         self.n_tokens += 1
-        data = self._characters.feed(piece)
-        if self._plain:
-            return [Chunk(data)] if data else []
-        return self._split(data)
+        before = self._answering
+        data = self._characters.feed(context.model.piece(token))
+        chunks = self._split(data) if not self._plain else [Chunk(data)] if data else []
+        if self._top is None:
+            return chunks
+        from llamacli.engine.logits import token_logprob  # numpy, which a plain completion does without
+
+        found = token_logprob(context, row, token, self._top)
+        if before and self._answering:
+            self.logprobs.append(found)
+        self._pending += found.logprob
+        if chunks:
+            chunks = [replace(chunk, logprob=self._pending) for chunk in chunks]
+            self._pending = 0.0
+        return chunks
 
     def flush(self) -> list[Chunk]:
         chunks = self._split(self._characters.flush())
@@ -109,17 +176,20 @@ def generate(
     limits: Limits,
     *,
     reasoning: Reasoning | None = None,
+    matcher: Matcher | None = None,
+    logprobs: int | None = None,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
     make_room: MakeRoom = lambda _: None,
 ) -> Iterator[Chunk | Finish]:
     """Evaluate `tokens` and sample until one of the limits: chunks, then a Finish. `sampling.seed` must be set.
 
-    `reasoning`, where given, splits the answer. Raises UsageError, ContextFull, EngineError.
+    `reasoning`, where given, splits the answer; `matcher` holds it to a shape; `logprobs` asks for the probability of
+    each token and names so many of the most probable ones. Raises UsageError, ContextFull, EngineError.
     """
     assert sampling.seed is not None
     clock, model = time.perf_counter, context.model
-    answer = _Answer(limits, reasoning)
+    answer = _Answer(limits, reasoning, matcher, logprobs)
     most, at_most = limits.room(len(tokens))
     with Sampler(model, sampling, sampling.seed, limits.n_ctx) as sampler:
         began = clock()
@@ -142,17 +212,17 @@ def generate(
                     evaluated, _ = evaluate_prompt(context, [*prompt, *answered], limits, progress)
                     reason = at_most if evaluated else "interrupted"
                     continue
-                token = sampler.sample(context)
+                token = answer.sample(sampler, context)
                 if model.ends_generation(token):
                     reason = "stop"
                     break
                 answered.append(token)
-                chunks = answer.feed(model.piece(token))
+                chunks = answer.feed(context, token)
                 if chunks:
                     paused = clock()
                     yield from chunks
                     waited += clock() - paused
-                if answer.stop is not None:
+                if answer.ended:
                     reason = "stop"
                     break
                 if answer.n_tokens < most:
@@ -163,7 +233,17 @@ def generate(
             seconds = clock() - started - waited
             yield from answer.flush()
             stats = Stats(load_seconds, started - began, seconds, len(tokens), n_evaluated, answer.n_tokens, n_decoded)
-            yield Finish(reason, sampling.seed, stats, limits.n_ctx, answer.stop, tuple(answered))
+            yield Finish(
+                reason,
+                sampling.seed,
+                stats,
+                limits.n_ctx,
+                answer.stop,
+                tuple(answered),
+                answer.whole,
+                answer.n_before,
+                tuple(answer.logprobs),
+            )
 
 
 @dataclass
@@ -182,12 +262,12 @@ class _Stream:
 
     def advance(self, context: Context) -> None:
         """Sample the next token."""
-        self.token = self.sampler.sample(context, self.row)
+        self.token = self.answer.sample(self.sampler, context, self.row)
         if context.model.ends_generation(self.token):
             self.reason = "stop"
             return
-        self.chunks += self.answer.feed(context.model.piece(self.token))
-        if self.answer.stop is not None:
+        self.chunks += self.answer.feed(context, self.token, self.row)
+        if self.answer.ended:
             self.reason = "stop"
 
 
@@ -199,6 +279,8 @@ def generate_many(
     count: int,
     *,
     reasoning: Callable[[], Reasoning | None] = lambda: None,
+    matcher: Matcher | None = None,
+    logprobs: int | None = None,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Chunk], Finish]]:
@@ -220,7 +302,8 @@ def generate_many(
             seed = (sampling.seed + i) % 0xFFFFFFFF
             samplers.append(Sampler(context.model, sampling, seed, limits.n_ctx))
             samplers[i].accept_prompt(tokens)
-            running.append(_Stream(i, seed, samplers[i], _Answer(limits, reasoning()), len(tokens)))
+            answer = _Answer(limits, reasoning(), matcher.copy() if matcher is not None else None, logprobs)
+            running.append(_Stream(i, seed, samplers[i], answer, len(tokens)))
             if i and evaluated:
                 context.copy_sequence(0, i)
         with signals.deferred(signals.FINISHING_SECONDS):
@@ -238,7 +321,15 @@ def generate_many(
                         n = stream.answer.n_tokens
                         stats = Stats(load_seconds, started - began, seconds, len(tokens), n_evaluated, n, n_decoded)
                         context.remove_sequence(stream.index)
-                        finish = Finish(stream.reason, stream.seed, stats, limits.n_ctx, stream.answer.stop)
+                        finish = Finish(
+                            stream.reason,
+                            stream.seed,
+                            stats,
+                            limits.n_ctx,
+                            stream.answer.stop,
+                            whole=stream.answer.whole,
+                            logprobs=tuple(stream.answer.logprobs),
+                        )
                         yield stream.index, stream.chunks, finish
                 running = [stream for stream in running if stream.reason is None]
                 if running:

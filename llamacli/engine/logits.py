@@ -14,6 +14,7 @@ from llamacli.engine import native
 from llamacli.engine.context import Context
 from llamacli.engine.native import C
 from llamacli.engine.threads import physical_cores
+from llamacli.engine.types import TokenLogprob
 from llamacli.errors import EngineError
 
 _T = TypeVar("_T")
@@ -140,6 +141,25 @@ def _soft_max() -> Any:
     function.restype = ctypes.c_double
     function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float]
     return function
+
+
+def most_probable(row: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k largest numbers of a row, the largest first, and the lower index where two are equal."""
+    k = min(k, len(row))
+    if k <= 0:
+        return np.empty(0, np.int64)
+    # All that could be among them, then in order: a partition alone would pick any of those equal at the border.
+    least = np.partition(row, len(row) - k)[len(row) - k]
+    ids = np.flatnonzero(row >= least)
+    return ids[np.lexsort((ids, -row[ids]))][:k]
+
+
+def token_logprob(context: Context, row: int, token: int, top: int) -> TokenLogprob:
+    """What the model itself gave this token at row `row` of the last logits, and the `top` most probable ones."""
+    logits = rows(context, row, 1)
+    log_sum, piece = float(log_sum_exp(logits)[0]), context.model.piece
+    others = [TokenLogprob(piece(int(i)), float(logits[0, i]) - log_sum) for i in most_probable(logits[0], top)]
+    return TokenLogprob(piece(token), float(logits[0, token]) - log_sum, tuple(others))
 
 
 # --- chunks of a text ---------------------------------------------------------------------------------------------

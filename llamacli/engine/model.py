@@ -288,6 +288,10 @@ class Model:
         return int(C.llama_vocab_eos(self.vocab))
 
     @property
+    def adds_bos(self) -> bool:
+        return bool(C.llama_vocab_get_add_bos(self.vocab))
+
+    @property
     def adds_eos(self) -> bool:
         return bool(C.llama_vocab_get_add_eos(self.vocab))
 
@@ -315,13 +319,38 @@ class Model:
                 raise ContextFull(f"a text of {len(data)} bytes is more than the tokenizer can count")
             size = -n
 
+    def tokenize_more(self, text: str) -> list[int]:
+        """Ids of a text that goes on from another: without the space that SentencePiece puts in front of one.
+
+        Raises UsageError where the vocabulary cannot spell it.
+        """
+        tokens = self.tokenize(text, add_special=False)
+        if b"".join(map(self.piece, tokens)) == text.encode():
+            return tokens
+        tokens = self.tokenize(f"\n{text}", add_special=False)  # that space then stands before the line break
+        for i in range(len(tokens)):
+            if b"".join(map(self.piece, tokens[i:])) == text.encode():
+                return tokens[i:]
+        raise UsageError(f"{self.header.path}: its vocabulary cannot spell {printable(text)!r}")
+
+    @property
+    def fim_tokens(self) -> tuple[int, int, int] | None:
+        """What stands before a prefix, before a suffix, and before what belongs between; None without infill."""
+        prefix, suffix, middle = (int(getattr(C, f"llama_vocab_fim_{n}")(self.vocab)) for n in ("pre", "suf", "mid"))
+        return (prefix, suffix, middle) if min(prefix, suffix, middle) >= 0 else None
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end the generation."""
+        return tuple(token for token in range(self.n_vocab) if self.ends_generation(token))
+
     def tokenize_prompt(self, prompt: Prompt) -> list[int]:
         """Ids of a rendered template: its control tokens as they are, the text between them as plain text.
 
         BOS is added where the vocabulary wants one and the template did not write it: never twice.
         """
         tokens: list[int] = []
-        if C.llama_vocab_get_add_bos(self.vocab) and prompt.fragments[:1] != (self.bos,):
+        if self.adds_bos and prompt.fragments[:1] != (self.bos,):
             tokens.append(self.bos)
         for fragment in prompt.fragments:
             if isinstance(fragment, int):

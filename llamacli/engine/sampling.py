@@ -7,13 +7,16 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli.engine.context import Context
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
 from llamacli.engine.types import SAMPLER_NAMES, Sampling
-from llamacli.errors import UsageError
+from llamacli.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: What a GGUF may recommend: `general.sampling.<key>` → our name.
 _GGUF_NAMES = {
@@ -130,6 +133,7 @@ class Sampler:
         self.chain = C.llama_sampler_chain_init(params)
         for part in _parts(model, sampling, seed):
             C.llama_sampler_chain_add(self.chain, part)
+        self._candidates: _Candidates | None = None
         # Only the tail of a prompt can be penalised.
         self._window = max(sampling.repeat_last_n, sampling.dry_penalty_last_n if sampling.dry_multiplier else 0)
 
@@ -152,6 +156,51 @@ class Sampler:
     def sample(self, context: Context, row: int = -1) -> int:
         """Draw from the logits of row `row` (-1: the last one) and accept the token."""
         return int(C.llama_sampler_sample(self.chain, context.handle, row))
+
+    def sample_within(
+        self, context: Context, row: int, fits: Callable[[int], bool], fitting: Callable[[], np.ndarray]
+    ) -> int:
+        """As `sample`, but a token that `fits`; `fitting` gives all those that do.
+
+        As llama.cpp does it (`common_sampler_sample`): the chain draws from all tokens, and only if that one does not
+        fit, from the fitting ones alone. With temperature alone this is the model's distribution over the fitting
+        tokens; samplers that cut off (top_k, top_p, min_p) do so before the shape at the first try.
+        """
+        from llamacli.engine.logits import rows
+
+        if self._candidates is None:
+            self._candidates = _Candidates(context.model.n_vocab)
+        logits = rows(context, row, 1)[0]
+        token = self._candidates.draw(self.chain, logits)
+        if not fits(token):
+            token = self._candidates.draw(self.chain, logits, fitting())
+        C.llama_sampler_accept(self.chain, token)
+        return token
+
+
+class _Candidates:
+    """An array of llama_token_data, filled through numpy."""
+
+    def __init__(self, n_vocab: int) -> None:
+        import numpy as np
+
+        kind = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._fresh = np.zeros(n_vocab, kind)  # samplers sort their array: each try needs the order again
+        self._fresh["id"] = np.arange(n_vocab)
+        self._data = np.empty(n_vocab, kind)
+        self._copy = np.copyto
+
+    def draw(self, chain: Any, logits: np.ndarray, tokens: np.ndarray | None = None) -> int:
+        """What the chain picks of all tokens, or of these; the chain is not told."""
+        data = self._data if tokens is None else self._data[: len(tokens)]
+        self._copy(data, self._fresh if tokens is None else self._fresh[tokens])
+        data["logit"] = logits if tokens is None else logits[tokens]
+        pointer = ctypes.cast(data.ctypes.data, ctypes.POINTER(C.llama_token_data))
+        array = C.llama_token_data_array(data=pointer, size=len(data), selected=-1, sorted=False)
+        C.llama_sampler_apply(chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise EngineError("the sampler chain picked no token")
+        return int(array.data[array.selected].id)
 
 
 def _parts(model: Model, s: Sampling, seed: int) -> list[Any]:

@@ -88,6 +88,8 @@ class StopStrings:
 
 #: Most models; Mistral's.
 _THINKING = ((b"<think>", b"</think>"), (b"[THINK]", b"[/THINK]"))
+#: What opens the reasoning in front of an answer.
+OPENINGS = tuple(opening for opening, _ in _THINKING)
 #: gpt-oss writes `<|channel|>NAME …<|message|>text<|end|>`; the channel `final` is the answer.
 _CHANNEL, _MESSAGE, _START, _END = b"<|channel|>", b"<|message|>", b"<|start|>", b"<|end|>"
 
@@ -114,11 +116,22 @@ class Reasoning:
         self._state: _State = "answer"
         self._closing = b""
         self._trim = False  # drop white space until something visible comes
+        self._turned = False
         self.answered = False
         tail = prompt.rstrip().encode("utf-8", "replace")
         for opening, closing in _THINKING:
             if tail.endswith(opening):
                 self._think(closing)
+
+    @property
+    def answering(self) -> bool:
+        """Whether the answer is what comes next, as far as can be known. With channels a header comes first."""
+        return self._state == "answer" and (self._turned or not self._channels)
+
+    @property
+    def between(self) -> bool:
+        """Whether white space that comes next would belong to neither part."""
+        return self._trim and not self.answered
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """(is_reasoning, bytes) in order."""
@@ -158,11 +171,11 @@ class Reasoning:
                 return (_END, _START, _CHANNEL)
             case "between":
                 return (_CHANNEL, _MESSAGE)
-        openings = () if self.answered else tuple(opening for opening, _ in _THINKING)
+        openings = () if self.answered else OPENINGS
         return (*openings, _CHANNEL, _START, _END) if self._channels else openings
 
     def _turn(self, word: bytes, before: bytes) -> None:
-        self._trim = True
+        self._trim = self._turned = True
         if self._state == "thinking":
             self._state = "answer"
         elif word == _CHANNEL:

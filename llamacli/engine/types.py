@@ -116,6 +116,18 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What an answer has to look like. `name` is how an error calls it: the option that gave it, or its file.
+
+    `source`: the JSON text of a schema, a grammar (GBNF), a regular expression, or the JSON text of a list of labels.
+    """
+
+    kind: Literal["schema", "grammar", "regex", "choices"]
+    source: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a conversation. `reasoning` is what an assistant thought before `content`."""
 
@@ -153,10 +165,20 @@ class Chunk:
 
     data: bytes
     reasoning: bool = False
+    logprob: float | None = None  # of its tokens together, where that was asked for
 
     @property
     def text(self) -> str:
         return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token's bytes, and the natural logarithm of its probability. `top`: the most probable ones at its place."""
+
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +212,9 @@ class Finish:
     n_ctx: int
     stop: str | None = None  # the stop string that ended it
     tokens: tuple[int, ...] = ()  # the answer's, with its reasoning
+    whole: bool | None = None  # whether the answer has its shape, where it was to have one
+    n_before: int = 0  # how many of the tokens stand before the answer: its reasoning
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the answer without its reasoning, where asked for
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def kept(events: Iterable[Event], conversation: Conversation, model: str, system
             if system != conversation.system:
                 conversation.set_system(system)
             said = conversation.say(event.prompt)
-        else:
+        elif isinstance(event, tuple):
             index, item = event
             if index not in answers:
                 conversation.go(said)

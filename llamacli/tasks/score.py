@@ -10,7 +10,7 @@ import numpy as np
 
 from llamacli import signals
 from llamacli.engine.context import Context
-from llamacli.engine.logits import Batch, log_sum_exp, rows
+from llamacli.engine.logits import Batch, log_sum_exp, most_probable, rows
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.errors import BadModelFile, ContextFull, UsageError
@@ -161,12 +161,9 @@ def _read_rows(logits: np.ndarray, targets: list[int], first: int, model: Model,
 
 def _top(row: np.ndarray, log_sum: float, model: Model, k: int) -> tuple[Alternative, ...]:
     """The k most probable tokens, the lower id first where two are equal."""
-    k = min(k, len(row))
-    # All that could be among them, then in order: a partition alone would pick any of those equal at the border.
-    least = np.partition(row, len(row) - k)[len(row) - k]
-    ids = np.flatnonzero(row >= least)
-    ids = ids[np.lexsort((ids, -row[ids]))][:k]
-    return tuple(Alternative(int(i), model.piece(int(i)), math.exp(float(row[i]) - log_sum)) for i in ids)
+    return tuple(
+        Alternative(int(i), model.piece(int(i)), math.exp(float(row[i]) - log_sum)) for i in most_probable(row, k)
+    )
 
 
 def _result(request: Request, model: Model, tokens: list[ScoredToken]) -> Score:

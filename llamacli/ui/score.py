@@ -8,21 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from llamacli.tasks.score import Progress, Score, ScoredToken
+from llamacli.ui.heat import colour, legend
 from llamacli.ui.output import Output, colours, is_terminal, note
 from llamacli.ui.progress import Bar
 from llamacli.ui.sanitize import for_terminal
 from llamacli.ui.tokens import quoted
 
-#: From so many bits on: background and foreground, of the 256 colours. Light to dark, readable on any background.
-_SCALE = (
-    (0.0, 194, 16),
-    (1.0, 230, 16),
-    (2.0, 222, 16),
-    (4.0, 215, 16),
-    (7.0, 208, 16),
-    (10.0, 196, 231),
-    (14.0, 88, 231),
-)
 _TAB = 8
 
 
@@ -129,8 +120,7 @@ def _heat_map(result: Score) -> str:
         for end in [*divide(text, width), len(text)]:
             lines.append(_coloured(text[start:end], bits[start:end]))
             start = end
-    legend = "".join(f"{_colour(bits)} {bits:g} \x1b[0m" for bits, _, _ in _SCALE)
-    return "\n".join([*lines, "", f"bits from: {legend}", ""])
+    return "\n".join([*lines, "", legend(), ""])
 
 
 def spans(result: Score) -> Iterator[_Span]:
@@ -182,15 +172,8 @@ def _coloured(text: str, bits: Sequence[float | None]) -> str:
 
     shown, now, at = [], "", 0
     for cluster in clusters(text):
-        colour = _colour(bits[at])
-        shown.append(cluster if colour == now else f"\x1b[0m{colour}{cluster}")
-        now = colour
+        wanted = colour(bits[at])
+        shown.append(cluster if wanted == now else f"\x1b[0m{wanted}{cluster}")
+        now = wanted
         at += len(cluster)
     return "".join(shown) + ("\x1b[0m" if now else "")
-
-
-def _colour(bits: float | None) -> str:
-    if bits is None:
-        return "\x1b[2m"
-    _, background, foreground = [step for step in _SCALE if step[0] <= bits][-1]
-    return f"\x1b[48;5;{background};38;5;{foreground}m"

@@ -67,6 +67,9 @@ def test_json(cli: Cli, bare: Path) -> None:
         "n_ctx",
         "timings",
         "sampling",
+        "whole",
+        "logprobs",
+        "probabilities",
         "choices",
     ]
     assert (result["mode"], result["finish_reason"], result["seed"]) == ("text", "length", 42)

@@ -263,3 +263,35 @@ def test_help_fits_the_terminal(spawn: Spawn) -> None:
     text = re.sub(rb"\x1b\[[0-9;]*m", b"", child.before).decode()
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "Advanced" in text
+
+
+def test_confidence_colours_the_text_by_its_probability(spawn: Spawn, bare: Path) -> None:
+    arguments = (
+        "complete",
+        "-m",
+        bare,
+        "-n",
+        12,
+        "--temp",
+        0,
+        "-t",
+        1,
+        "--no-stdin",
+        "--confidence",
+        "Once upon a time",
+    )
+    shown = spawn(*arguments).read().decode()
+    colours = re.findall(r"\x1b\[48;5;(\d+);38;5;\d+m", shown)
+    assert len(colours) >= 12
+    assert shown.splitlines()[-1].startswith("bits from: ")
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()[0]
+    plain = spawn(*arguments, env={"NO_COLOR": "1"}).read().decode().splitlines()
+    assert plain == [text]
+
+
+def test_what_must_be_whole_is_shown_when_it_is(spawn: Spawn) -> None:
+    arguments = ("complete", "-m", "tiny", "--temp", 0, "-t", 1, "--no-stdin", "--regex", "a{40}", "hi")
+    assert spawn(*arguments).read().endswith(b"a" * 40 + b"\r\n")  # a bar may have stood before it
+    short = spawn(*arguments[:-1], "-n", 3, "hi").read()
+    assert b"error:\x1b[0m after 3 tokens the answer has not its whole shape" in short
+    assert b"aaa" not in short

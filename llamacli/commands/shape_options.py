@@ -1,0 +1,90 @@
+"""The options that say what an answer has to look like, as one group."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llamacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llamacli.engine.types import Shape
+
+SHAPE = "Shape"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeFlags:
+    """At most one of them, and what becomes of an answer that ends inside its shape."""
+
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "-j",
+            "--schema",
+            "--json-schema",
+            metavar="FILE|JSON|FIELDS",
+            help='JSON that fits this schema; FIELDS such as "name, age int, tags [str]".',
+            rich_help_panel=SHAPE,
+        ),
+    ] = None
+    schema_multi: Annotated[
+        str | None,
+        typer.Option(
+            "--schema-multi",
+            metavar="FILE|JSON|FIELDS",
+            help='As --schema, for a list of them: {"items": [...]}.',
+            rich_help_panel=SHAPE,
+        ),
+    ] = None
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            "--choices",
+            metavar="A,B,...",
+            help="One of these; with --json how probable each is.",
+            rich_help_panel=SHAPE,
+        ),
+    ] = None
+    regex: Annotated[
+        str | None,
+        typer.Option("--regex", metavar="REGEX", help="All of it matches this expression.", rich_help_panel=SHAPE),
+    ] = None
+    grammar: Annotated[
+        str | None,
+        typer.Option("--grammar", metavar="GBNF", help="A text of llama.cpp's grammar.", rich_help_panel=SHAPE),
+    ] = None
+    grammar_file: Annotated[
+        Path | None,
+        typer.Option("--grammar-file", metavar="FILE", help="The grammar in this file.", rich_help_panel=SHAPE),
+    ] = None
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Print as it comes, even what ends inside its shape. (all or nothing)",
+            rich_help_panel=SHAPE,
+        ),
+    ] = False
+
+    def given(self) -> Shape | None:
+        """The shape that was asked for. Raises UsageError, StorageError."""
+        from llamacli.tasks import shapes
+
+        options = {
+            "--schema": self.schema,
+            "--schema-multi": self.schema_multi,
+            "--choices": self.choices,
+            "--regex": self.regex,
+            "--grammar": self.grammar,
+            "--grammar-file": self.grammar_file,
+        }
+        given = {option: value for option, value in options.items() if value is not None}
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)}: an answer has one shape", hint="give one of them")
+        if not given and self.partial:
+            raise UsageError("--partial needs a shape: --schema, --choices, --regex or --grammar")
+        return next((shapes.read(option, value) for option, value in given.items()), None)
