@@ -53,9 +53,9 @@ class Command(typer.core.TyperCommand):
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
     _any_bytes = frozenset(
         (
-            "model models against files file lora prompt_option out imatrix add tensor_type_file calibrate report plot "
-            "grammar_file infill"
-        ).split()
+            *("model", "models", "against", "files", "file", "lora", "prompt_option", "out", "imatrix", "add"),
+            *("tensor_type_file", "calibrate", "report", "plot", "grammar_file", "infill"),
+        )
     )
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
