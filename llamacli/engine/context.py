@@ -29,9 +29,12 @@ class Context:
     `tokens` are those of sequence 0, in order; what else is done to that sequence is not recorded.
     """
 
-    def __init__(self, model: Model, options: ContextOptions) -> None:
-        """Raises UsageError for options that exclude each other, OutOfMemory, EngineError."""
+    def __init__(self, model: Model, options: ContextOptions, on_node: Any = None) -> None:
+        """`on_node`: a native callback that is shown each node of the graph. Raises UsageError for options that exclude
+        each other, OutOfMemory, EngineError.
+        """
         self.model = model
+        self._on_node = on_node
         self.tokens: list[int] = []
         self._many: Any = None
         self._one = (ctypes.c_int32 * 1)()
@@ -58,6 +61,8 @@ class Context:
         params.no_perf = True
         params.abort_callback = native.interrupted_callback
         params.abort_callback_data = native.interrupted_address
+        if self._on_node is not None:
+            params.cb_eval = self._on_node
         native.take_errors()
         with signals.deferred():
             self.handle = C.llama_init_from_model(self.model.handle, params)

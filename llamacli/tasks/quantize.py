@@ -222,7 +222,7 @@ class _Job:
 
     def __init__(self, source: Path, kind: QuantType, options: QuantizeOptions) -> None:
         self.source, self.kind, self.options = source, kind, options
-        self.parts = _parts(source)
+        self.parts = headers(source)
         self.entries = options.imatrix.entries() if options.imatrix else {}
         self._check_options()
         self.params = self._params()
@@ -487,7 +487,7 @@ class _Job:
 # --- headers --------------------------------------------------------------------------------------------------------
 
 
-def _parts(source: Path) -> list[Header]:
+def headers(source: Path) -> list[Header]:
     """The header of each part of a model, checked. Raises what reading them raises."""
     first = gguf.read_header(source)
     gguf_checks.check(first)
