@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from llamacli.models.gguf import Header
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceTensor:
     """A matrix, or one for each expert: n_matrices of `n_rows` rows with `n_columns` weights each.
 
@@ -31,7 +31,7 @@ class SourceTensor:
     n_matrices: int
     offset: int  # in the file, bytes
     n_bytes: int
-    importance: np.ndarray | None = field(default=None, compare=False)
+    importance: np.ndarray | None = None
 
     @property
     def layer(self) -> int | None:
@@ -56,18 +56,24 @@ class SourceTensor:
         """Rows of `data` as float32 (n, n_columns)."""
         return quant_error.floats(data, self.type, self.n_columns)
 
-    def matrices(self, most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Each matrix as float32 (n_rows, n_columns) with its importance; of all at most so many weights.
+    def pieces(self, n_weights: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """The whole in order: rows as bytes, about so many weights of one matrix, and that matrix' importance."""
+        step = max(1, n_weights // self.n_columns)
+        for i, matrix in enumerate(self.data().reshape(self.n_matrices, self.n_rows, -1)):
+            for start in range(0, self.n_rows, step):
+                yield matrix[start : start + step], None if self.importance is None else self.importance[i]
 
-        Then its rows are spread evenly; of many experts some are left out.
+    def sample(self, n_weights: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """At most so many weights: rows as float32 (n, n_columns), spread evenly, of one matrix after the other.
+
+        Of many experts some are left out.
         """
         data = self.data().reshape(self.n_matrices, self.n_rows, -1)
-        n_rows = self.n_rows * self.n_matrices if most is None else max(1, most // self.n_columns)
-        matrices = _spread(self.n_matrices, n_rows)
-        chosen = _spread(self.n_rows, max(1, n_rows // len(matrices)))
-        for i in matrices:
-            part = data[i] if len(chosen) == self.n_rows else data[i][chosen]
-            yield self.floats(part), None if self.importance is None else self.importance[i]
+        n_rows = max(1, n_weights // self.n_columns)
+        chosen = _spread(self.n_matrices, n_rows)
+        for i in chosen:
+            rows = data[i][_spread(self.n_rows, max(1, n_rows // len(chosen)))]
+            yield self.floats(rows), None if self.importance is None else self.importance[i]
 
 
 def _spread(n: int, most: int) -> np.ndarray:

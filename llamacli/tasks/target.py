@@ -1,7 +1,7 @@
 """A type for each tensor, so that the file is at most so large and the model is as good as it can be.
 
-The damage of a tensor's type is how sensitive the model's predictions are to that tensor (`sensitivity`) times the
-tensor's relative squared error in that type; damages add up, and which types to take is a knapsack (`knapsack`).
+What each type of each tensor costs is measured or foretold as KL divergence (`damage`); costs add up, and which types to
+take is a knapsack (`knapsack`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -24,10 +23,11 @@ from llamacli.errors import OutOfMemory, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.models.gguf import DEFAULT_ALIGNMENT
 from llamacli.tasks import quantize
+from llamacli.tasks.damage import ROUNDS, Damages
 from llamacli.tasks.knapsack import Option, solve
 from llamacli.tasks.quantize_types import TENSOR_TYPES, QuantType, quant_type
-from llamacli.tasks.sensitivity import measure
 from llamacli.tasks.source_weights import SourceTensor, matrices
+from llamacli.tasks.trials import Trials
 from llamacli.units import size as size_text
 
 #: Types that a tensor can be given. Those for models that were trained in them (ternary ones, 4-bit floats) are not among
@@ -51,7 +51,7 @@ _SAMPLE = 1 << 18
 #: What the file's metadata call it: the nearest of these by bits per weight.
 _LABELS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0")
 
-#: What is done ("errors", "sensitivities"), how far, of how much, and the tensor whose turn it is.
+#: What is measured ("errors" of types, "tensors", the "choice"), how far, of how much, and the tensor whose turn it is.
 Progress = Callable[[str, int, int, str], None]
 
 
@@ -65,7 +65,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A tensor and its type. `error`: relative and squared; `damage`: KL divergence in nats a token, foretold."""
+    """A tensor and its type. `error`: relative and squared; `damage`: KL divergence in nats a token."""
 
     name: str
     kind: str
@@ -75,7 +75,6 @@ class Chosen:
     type: str
     bytes: int
     error: float
-    sensitivity: float
     damage: float
 
 
@@ -83,8 +82,8 @@ class Chosen:
 class Choice:
     """`size` of `target_size` bytes are used. `type` is what the metadata say, and stands for tensors not named here.
 
-    `damage` is foretold, in nats a token: the order of magnitude is right, and comparisons are. `tokens` of `text` it
-    was measured on, in so many `passes`; `text` None: of what the model itself wrote.
+    `damage`, in nats a token, is the sum of the tensors'; `measured` that of all at once, where there was time. They hold
+    for the `tokens` of `text` that were read, in so many `passes`; `text` None: of what the model itself wrote.
     """
 
     source: Path
@@ -93,6 +92,7 @@ class Choice:
     size: int
     bits_per_weight: float
     damage: float
+    measured: float | None
     tensors: tuple[Chosen, ...]
     text: str | None
     tokens: int
@@ -142,36 +142,46 @@ def choose(
     """
     began = time.perf_counter()
     job = _Job(source, target, options)
-    errors = job.errors(on_progress)
+    errors = job.errors(_stage("errors", on_progress))
     if job.n_bytes > (free := native.memory_available()) > 0:
         raise OutOfMemory(
-            f"{source}: its tensors are tried in memory, which takes {size_text(job.n_bytes)}; {size_text(free)} are free",
-            hint="a smaller original (--allow-requantize with Q8_0), or a stock type such as Q4_K_M",
+            f"{source}: types are tried in memory, which takes {size_text(job.n_bytes)}, and {size_text(free)} are free",
+            hint="a smaller original (Q8_0), or a stock type such as Q4_K_M",
         )
-    found = measure(
-        model or ModelOptions(source),
-        ContextOptions(n_ctx=0, n_threads=0),
-        job.tensors,
-        text[1] if text else None,
-        on_progress=(lambda done, of, name: on_progress("sensitivities", done, of, name)) if on_progress else None,
-    )
-    chosen = job.solved(errors, found.kl)
-    kind = job.label
-    types = tuple((pattern(tensor.name), TENSOR_TYPES[tensor.type]) for tensor in chosen)
-    planned = quantize.plan(source, kind, replace(options, tensor_types=(*options.tensor_types, *types)))
+    context = ContextOptions(n_ctx=0, n_threads=options.n_threads)
+    with Trials(model or ModelOptions(source), context, job.tensors, text[1] if text else None) as trials:
+        damages = Damages(trials, errors)
+        damages.try_all(_stage("tensors", on_progress))
+        types = job.solved(damages)
+        for _ in range(ROUNDS):
+            if not damages.measure(types, _stage("choice", on_progress)):
+                break
+            types = job.solved(damages)
+        together = damages.together(types)
+        tokens, passes = trials.n_tokens, trials.passes
+    chosen = job.chosen(types, errors, damages)
+    patterns = tuple((pattern(tensor.name), TENSOR_TYPES[tensor.type]) for tensor in chosen)
+    planned = quantize.plan(source, job.label, replace(options, tensor_types=(*options.tensor_types, *patterns)))
     return Choice(
         source=source,
-        type=kind.name,
+        type=job.label.name,
         target_size=job.target_size,
         size=planned.size,
         bits_per_weight=planned.bits_per_weight,
         damage=sum(tensor.damage for tensor in chosen),
+        measured=together,
         tensors=chosen,
         text=text[0] if text else None,
-        tokens=found.tokens,
-        passes=found.passes,
+        tokens=tokens,
+        passes=passes,
         seconds=time.perf_counter() - began,
     )
+
+
+def _stage(what: str, on_progress: Progress | None) -> Callable[[int, int, str], None] | None:
+    if on_progress is None:
+        return None
+    return lambda done, of, name: on_progress(what, done, of, name)
 
 
 class _Job:
@@ -189,19 +199,19 @@ class _Job:
         # What llama.cpp lets be quantised, and no option of the user's decides, follows a pattern behind all others.
         as_f32, as_f16 = (self._planned(((".", kind),)) for kind in _FLOATS[:2])
         free = {a.name for a, b in zip(as_f32.tensors, as_f16.tensors, strict=True) if a.type != b.type}
-        self.every = [tensor for tensor in matrices(headers) if tensor.name in free]
+        every = [tensor for tensor in matrices(headers) if tensor.name in free]
         entries = options.imatrix.entries() if options.imatrix else {}
-        self.tensors = [_with_importance(t, entries) for t in self.every if t.type in _PRECISE]
+        self.tensors = [_with_importance(tensor, entries) for tensor in every if tensor.type in _PRECISE]
         if not self.tensors:
             raise UsageError(f"{source} has no tensors to choose types for", hint="start from an F16, BF16 or F32 file")
-        self.kept = [tensor for tensor in self.every if tensor.type not in _PRECISE]
+        self.kept = [tensor for tensor in every if tensor.type not in _PRECISE]
         weights = sum(math.prod(tensor.shape) for tensor in as_f16.tensors)
         sizes = {tensor.name: tensor.bytes for tensor in as_f16.tensors}
         data, padding = sum(sizes.values()), sum(_padded(n) - n for n in sizes.values())
         self.label = _label(target, weights)
         # Everything in the file but the free tensors.
         overhead = as_f16.size - data - padding
-        self.fixed = as_f16.size - sum(_padded(sizes[tensor.name]) for tensor in self.every)
+        self.fixed = as_f16.size - sum(_padded(sizes[tensor.name]) for tensor in every)
         self.fixed += sum(_padded(tensor.n_bytes) for tensor in self.kept)
         if target.bits_per_weight is not None:
             self.target_size = overhead + padding + int(target.bits_per_weight * weights / 8)
@@ -236,7 +246,7 @@ class _Job:
         fits = self.fixed + sum(min(tensor_size(t, k) for k in enough[t.name]) for t in self.tensors)
         return enough if fits <= self.target_size else every
 
-    def errors(self, on_progress: Progress | None) -> dict[tuple[str, int], float]:
+    def errors(self, on_progress: Callable[[int, int, str], None] | None) -> dict[tuple[str, int], float]:
         """The relative squared error of each tensor in each of its types, on a sample of its rows."""
         for kind in sorted({kind for kinds in self.candidates.values() for kind in kinds}):
             quant_error.prepare(kind)
@@ -246,7 +256,7 @@ class _Job:
             try:
                 for i, (tensor, job) in enumerate(jobs):
                     if on_progress is not None:
-                        on_progress("errors", i, len(jobs), tensor.name)
+                        on_progress(i, len(jobs), tensor.name)
                     for kind, error in job.result().items():
                         found[tensor.name, kind] = error
                     signals.check()
@@ -255,22 +265,21 @@ class _Job:
                 raise
         return found
 
-    def solved(
-        self, errors: Mapping[tuple[str, int], float], sensitivities: Mapping[str, float]
-    ) -> tuple[Chosen, ...]:
+    def solved(self, damages: Damages) -> dict[SourceTensor, int]:
         """The best types that fit."""
-        usual = median(sensitivities.values()) if sensitivities else 1.0
-        weight = {tensor.name: sensitivities.get(tensor.name, usual) for tensor in self.tensors}
         groups = [
-            [
-                Option(tensor_size(tensor, kind), weight[tensor.name] * errors[tensor.name, kind])
-                for kind in self.candidates[tensor.name]
-            ]
+            [Option(tensor_size(tensor, kind), damages.of(tensor, kind)) for kind in self.candidates[tensor.name]]
             for tensor in self.tensors
         ]
         numbers = solve(groups, self.target_size - self.fixed)
         assert numbers is not None  # _candidates saw to it
-        types = {t.name: self.candidates[t.name][i] for t, i in zip(self.tensors, numbers, strict=True)}
+        return {t: self.candidates[t.name][i] for t, i in zip(self.tensors, numbers, strict=True)}
+
+    def chosen(
+        self, types: Mapping[SourceTensor, int], errors: Mapping[tuple[str, int], float], damages: Damages
+    ) -> tuple[Chosen, ...]:
+        """All tensors that are named in the file of types, those that keep theirs too."""
+        free = set(self.tensors)
         return tuple(
             Chosen(
                 name=tensor.name,
@@ -278,19 +287,18 @@ class _Job:
                 layer=tensor.layer,
                 weights=tensor.weights,
                 type_before=type_name(tensor.type),
-                type=type_name(kind := types.get(tensor.name, tensor.type)),
+                type=type_name(kind := types[tensor] if tensor in free else tensor.type),
                 bytes=n_bytes(tensor, kind),
-                error=(error := errors.get((tensor.name, kind), 0.0)),
-                sensitivity=weight.get(tensor.name, 0.0),
-                damage=weight.get(tensor.name, 0.0) * error,
+                error=errors.get((tensor.name, kind), 0.0),
+                damage=damages.of(tensor, kind),
             )
-            for tensor in self.every
+            for tensor in (*self.tensors, *self.kept)
         )
 
 
 def _errors(tensor: SourceTensor, kinds: Sequence[int]) -> dict[int, float]:
     """Of one tensor in several types."""
-    parts = list(tensor.matrices(_SAMPLE))
+    parts = list(tensor.sample(_SAMPLE))
     found = {}
     for kind in kinds:
         error = energy = 0.0
