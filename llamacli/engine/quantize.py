@@ -51,7 +51,7 @@ def quantize(
         else:
             failed = C.llama_model_quantize(*arguments)
     if failed:
-        raise _error(source, loading=not log.tensors)
+        raise _error(source, params, loading=not log.tensors)
     return tuple(log.tensors)
 
 
@@ -147,14 +147,15 @@ def _kept(keep: list[Any], item: Any) -> Any:
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def _error(source: Path, *, loading: bool) -> LlamacliError | WriteError:
+def _error(source: Path, params: QuantizeParams, *, loading: bool) -> LlamacliError | WriteError:
     lines = native.take_errors()
     found = next((line for line in reversed(lines) if "failed to quantize: " in line), "llama.cpp gave no reason")
     reason = printable(found.split("failed to quantize: ")[-1])
     if "iostream error" in reason or "basic_ios" in reason:
         return WriteError(reason)
     if "regex" in reason or "regular expression" in reason:  # C++'s dialect: only the library can tell
-        return UsageError(f"--tensor-type: {reason}", hint="patterns are regular expressions of ECMAScript")
+        patterns = printable(" ".join(pattern for pattern, _ in params.tt_overrides))
+        return UsageError(f"--tensor-type {patterns}: {reason}", hint="a pattern is a regular expression of ECMAScript")
     if re.search(r"bad_alloc|out of memory|length_error", reason):
         return OutOfMemory(
             f"{source}: not enough memory: {reason}", hint="--max-buffer-size 256 keeps less of a tensor in memory"

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from llamacli.engine import quantize as engine
 from llamacli.engine.types import QuantizedTensor, QuantizeParams
@@ -21,8 +20,12 @@ from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.models.gguf import DEFAULT_ALIGNMENT, Header
 from llamacli.models.quant import renamed
 from llamacli.tasks.files import refuse, staged
-from llamacli.tasks.imatrix_file import ImatrixFile, means, read_imatrix
 from llamacli.tasks.quantize_types import QuantType
+
+if TYPE_CHECKING:  # a model without an imatrix needs no numpy
+    import numpy as np
+
+    from llamacli.tasks.imatrix_file import ImatrixFile
 
 #: done and all bytes of the source's tensors, and the tensor whose turn it is.
 Progress = Callable[[int, int, str], None]
@@ -54,6 +57,8 @@ class Imatrix:
 
     def entries(self) -> dict[str, np.ndarray]:
         """What llama.cpp is given. Raises UsageError where nothing is left."""
+        from llamacli.tasks.imatrix_file import means
+
         if self.include and self.exclude:
             raise UsageError("--include-weights and --exclude-weights exclude each other")
         found = dict(means(self.file))
@@ -161,6 +166,8 @@ class Quantized:
 def imatrix(path: Path | None, include: Sequence[str], exclude: Sequence[str]) -> Imatrix | None:
     """The file of --imatrix. Raises UsageError, BadModelFile, StorageError."""
     if path is not None:
+        from llamacli.tasks.imatrix_file import read_imatrix
+
         return Imatrix(path, read_imatrix(path), tuple(include), tuple(exclude))
     if include or exclude:
         raise UsageError(f"{'--include-weights' if include else '--exclude-weights'} goes with --imatrix")
@@ -204,8 +211,9 @@ def quantize(
     targets = job.targets(target)
     if job.refused is not None:
         raise job.refused
-    with staged(targets, sum(job.sizes)) as folder:
-        written = [folder / each.name for each in targets]
+    places = [_place(each, alone=len(targets) == 1) for each in targets]
+    with staged(places, sum(job.sizes)) as folder:
+        written = [folder / each.name for each in places]
         job.write(written, on_progress)
         sizes = [_whole(path, each) for path, each in zip(written, targets, strict=True)]
     return replace(
@@ -435,7 +443,7 @@ class _Job:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def targets(self, target: Path) -> list[Path]:
-        """The files to write, links followed. Raises UsageError where they may not be written."""
+        """The files to write. Raises UsageError where they may not be written."""
         if not target.name or target == Path("-"):
             raise UsageError(f"{target}: a model is written to a file", hint="-o FILE.gguf")
         found = [target]
@@ -454,11 +462,9 @@ class _Job:
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise UsageError(f"{path} is a device or a pipe", hint="--dry-run shows the sizes without writing")
             refuse(path, force=self.options.force)
-            if not Path(os.path.realpath(path)).parent.is_dir():
-                raise UsageError(f"there is no folder {Path(os.path.realpath(path)).parent}")
-        if len(found) == 1:
-            return [Path(os.path.realpath(found[0]))]
-        return [Path(os.path.realpath(path.parent)) / path.name for path in found]
+            if not _place(path, alone=len(found) == 1).parent.is_dir():
+                raise UsageError(f"there is no folder {path.parent}")
+        return found
 
     def write(self, written: Sequence[Path], on_progress: Progress | None) -> None:
         """Raises StorageError where the disk is full, and as the engine."""
@@ -546,6 +552,11 @@ def _lower(pattern: str) -> str:
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _place(path: Path, *, alone: bool) -> Path:
+    """Where a target is: links are followed, but parts of a split model stay in one folder."""
+    return Path(os.path.realpath(path)) if alone else Path(os.path.realpath(path.parent)) / path.name
 
 
 def _same(path: Path, other: Path) -> bool:

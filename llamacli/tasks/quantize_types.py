@@ -26,7 +26,7 @@ TYPES = (
     QuantType("F32", 0, 32.00, False, "every number as it was computed: for a further quantisation, not for use"),
     QuantType("F16", 1, 16.00, False, "half precision: the usual original; numbers above 65504 do not fit"),
     QuantType("BF16", 32, 16.00, False, "the original of models that were trained in it: wide range, short mantissa"),
-    QuantType("Q8_0", 7, 8.50, False, "as good as the original, at half its size; also the best KV-cache type"),
+    QuantType("Q8_0", 7, 8.50, False, "hardly to be told from the original, at half its size"),
     QuantType("Q6_K", 18, 6.56, False, "nearly as good as Q8_0; where memory is no question"),
     QuantType("Q5_K_M", 17, 5.70, False, "very small loss"),
     QuantType("Q5_K_S", 16, 5.57, False, "very small loss, without Q5_K_M's better tensors"),

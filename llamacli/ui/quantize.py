@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamacli.errors import printable
 from llamacli.tasks.quantize import Quantized, Tensor, TypeRow
 from llamacli.tasks.quantize_types import QuantType
 from llamacli.ui import columns
@@ -13,6 +14,8 @@ from llamacli.units import size
 
 #: So many fallbacks are named.
 _NAMED = 5
+#: Characters of a tensor's name in front of the bar, which would jump if they were more or fewer.
+_LABEL = 28
 _HEADER = ("file", "type", "tensors", "weights", "bytes_before", "bytes", "bits_per_weight", "fallbacks")
 
 
@@ -33,7 +36,7 @@ class Progress:
         """`done` of `total` bytes; this tensor is next."""
         if self._bar is None:
             self._bar = Bar("quantizing", total, transfer=True)
-        self._bar.update(done, name)
+        self._bar.update(done, f"{printable(name, _LABEL):{_LABEL}}")
 
 
 def show(result: Quantized, output: Output) -> None:

@@ -8,19 +8,15 @@ import hashlib
 import importlib.util
 import json
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from gguf import GGUFReader
 
 from llamacli.builtin import TINY
-from llamacli.errors import UsageError
-from llamacli.models.gguf import read_header
 from llamacli.tasks.imatrix_file import read_imatrix
-from llamacli.tasks.quantize import Imatrix, Quantized, QuantizeOptions, plan, quantize
+from llamacli.tasks.quantize import Imatrix, QuantizeOptions, plan, quantize
 from llamacli.tasks.quantize_types import TYPES, quant_type
 
 _spec = importlib.util.spec_from_file_location("quantize_facts", Path(__file__).with_name("quantize_facts.py"))
@@ -65,33 +61,37 @@ def test_every_type_of_the_reference(shared: Path, stories: Path, tmp_path: Path
     assert seen == 17
 
 
-def whole_file(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """sha256 without and with an imatrix, as llama_quantize.json has them."""
-    known = json.loads(facts.FACTS.read_text())
+def known_facts() -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(facts.FACTS.read_text())
     if known["tiny.gguf"] != facts.sha256(TINY):
         pytest.fail("tiny.gguf has changed: LLAMA_CPP_BIN=… python tests/model/quantize_facts.py renews the figures")
+    return known
+
+
+def whole_file(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """sha256 without and with an imatrix, as llama_quantize.json has them."""
+    known = known_facts()
     monkeypatch.chdir(folder)
     imatrix = Path(facts.IMATRIX)
     facts.write_imatrix(imatrix, TINY)
     found = {}
     for key, given in ((kind, None), (f"{kind} with an imatrix", Imatrix(imatrix, read_imatrix(imatrix)))):
-        assert key in known["llama_quantize"]
-        try:
+        assert key in known["types"]
+        planned = plan(TINY, quant_type(kind), QuantizeOptions(imatrix=given))
+        found[key] = None
+        if planned.obstacle is None:
             made = quantize(TINY, Path("out.gguf"), quant_type(kind), QuantizeOptions(imatrix=given, force=True))
-            assert made.size == plan(TINY, quant_type(kind), QuantizeOptions(imatrix=given)).size
+            assert made.size == planned.size
             found[key] = facts.sha256(made.files[0])
-        except UsageError as error:
-            assert "needs an importance matrix" in error.message
-            found[key] = None
-        assert found[key] == known["llama_quantize"][key], key
+        assert found[key] == known["types"][key], key
     return found
 
 
-IQ = [kind.name for kind in TYPES if kind.name.startswith("IQ")]
+SOON = ("Q8_0", "Q5_0", "Q4_K_M", "Q2_K", "Q2_K_S", "COPY")
 
 
 @x86
-@pytest.mark.parametrize("kind", [kind.name for kind in TYPES if kind.name not in IQ])
+@pytest.mark.parametrize("kind", SOON)
 def test_whole_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = whole_file(kind, tmp_path, monkeypatch)
     assert (found[kind] is None) == quant_type(kind).imatrix
@@ -99,7 +99,30 @@ def test_whole_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @x86
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", IQ)
-def test_whole_files_of_iq_types(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [kind.name for kind in TYPES if kind.name not in SOON])
+def test_whole_files_of_the_others(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = whole_file(kind, tmp_path, monkeypatch)
     assert (found[kind] is None) == quant_type(kind).imatrix
+
+
+@x86
+@pytest.mark.parametrize("options", facts.OPTIONS, ids=" ".join)
+def test_whole_files_with_options(
+    options: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The same command line gives the same files."""
+    from llamacli.cli import app
+
+    expected = known_facts()["options"][" ".join(options)]
+    facts.prepare(tmp_path, TINY)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        app(["quantize", *facts.arguments(options, TINY)])
+    assert not ended.value.code
+    last = capfd.readouterr().out.splitlines()[-1].split("\t")
+    assert int(last[5]) == sum(path.stat().st_size for path in tmp_path.glob("out*"))
+    assert facts.made(tmp_path) == expected
+    assert expected
