@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands.options import ADVANCED, OfflineFlag, PullFlag, between
+from llamacli.errors import UsageError
 
 TENSORS = "Which tensors become what"
 
@@ -25,6 +26,20 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Use this importance matrix: better, and low types need it."),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            "--target-size", metavar="SIZE", help="In place of TYPE: the best types for a file of at most 4GiB, 750MB …"
+        ),
+    ] = None,
+    target_bpw: Annotated[
+        float | None,
+        typer.Option("--target-bpw", metavar="BITS", help="The same, for so many bits per weight, such as 4.25."),
+    ] = None,
+    save_types: Annotated[
+        Path | None,
+        typer.Option("--save-types", metavar="FILE", help="Write the types chosen, for --tensor-type-file."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the table and the exact size; write nothing.")
@@ -128,19 +143,27 @@ def quantize(
       llamacli quantize model-F16.gguf small.gguf IQ3_M --imatrix model.imatrix.gguf
 
       llamacli quantize model-F16.gguf Q4_K_M --tensor-type ffn_down=q6_k --dry-run
+
+      llamacli quantize model-F16.gguf --target-size 4GiB --dry-run --save-types types.txt
     """
     from llamacli.commands.locate import model_file
     from llamacli.tasks import quantize as task
     from llamacli.tasks import quantize_options as parse
+    from llamacli.tasks.files import refuse, write
     from llamacli.tasks.quantize_types import TYPES
+    from llamacli.tasks.target import choose
     from llamacli.ui import quantize as ui
+    from llamacli.ui import target as target_ui
     from llamacli.ui.output import Output
 
     output = Output(as_json=as_json)
     if types:
         ui.show_types(TYPES, output)
         return
-    named = parse.words(arguments or [], out)
+    wanted = parse.target(target_size, target_bpw)
+    if wanted is None and save_types is not None:
+        raise UsageError("--save-types goes with --target-size or --target-bpw")
+    named = parse.words(arguments or [], out, types=wanted is None)
     options = task.QuantizeOptions(
         imatrix=task.imatrix(imatrix, include_weights or (), exclude_weights or ()),
         output_tensor_type=parse.one_type("--output-tensor-type", output_tensor_type),
@@ -157,11 +180,27 @@ def quantize(
         force=force,
         reads=(tensor_type_file,) if tensor_type_file else (),
     )
-    kind, source = parse.only_one(named.types), model_file(named.model, pull=pull)
+    source = model_file(named.model, pull=pull)
+    quant = wanted[1] if wanted else parse.only_one(named.types).name
+    target = Path(named.out) if named.out is not None else task.default_target(named.model, source, quant)
+    choice = None
+    if wanted is None:
+        kind = parse.only_one(named.types)
+    else:
+        for path in (save_types, None if dry_run else target):
+            if path is not None:
+                refuse(path, force=force)  # before minutes are spent
+        with target_ui.Progress() as progress:
+            choice = choose(source, wanted[0], options, on_progress=progress.update)
+        kind, options = choice.kind, choice.options
+        if save_types is not None:
+            write(save_types, choice.file_text().encode(), force=force)
     if dry_run:
         result = task.plan(source, kind, options)
     else:
-        target = Path(named.out) if named.out is not None else task.default_target(named.model, source, kind)
-        with ui.Progress() as progress:
-            result = task.quantize(source, target, kind, options, on_progress=progress.update)
-    ui.show(result, output)
+        with ui.Progress() as bar:
+            result = task.quantize(source, target, kind, options, on_progress=bar.update)
+    if choice is not None:
+        target_ui.show(choice, result, output)
+    else:
+        ui.show(result, output)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from llamacli.tasks.source_weights import SourceTensor
 from llamacli.tasks.trials import FEWEST_TOKENS, Trials
 
-#: The type that all tensors are tried in first, Q4_0: it fits all rows that any quantised type fits, and is made at once.
+#: The type that all tensors are tried in first, Q4_0: it fits all rows that any quantised type fits, and is fast.
 FIRST = 2
 #: What all trials may take, in seconds of two cores of 2024 that multiply 50 thousand million weights and quantise 10
-#: million of them a second. It is counted and not clocked, so that the choice does not depend on what else runs. Half of
-#: it is for the first trials: what would take longer reads fewer tokens, or tries neighbouring layers at once.
+#: million of them a second. It is counted and not clocked: the choice does not depend on what else runs. Half of it is
+#: for the first trials; what would take longer reads fewer tokens, or tries neighbouring layers at once.
 SECONDS = 240.0
 _MULTIPLIED, _QUANTISED = 5e10, 1e7
 #: So often is picked anew. It was never needed more than five times.

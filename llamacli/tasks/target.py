@@ -1,7 +1,7 @@
 """A type for each tensor, so that the file is at most so large and the model is as good as it can be.
 
-What each type of each tensor costs is measured or foretold as KL divergence (`damage`); costs add up, and which types to
-take is a knapsack (`knapsack`).
+What each type of each tensor costs is measured or foretold as KL divergence (`damage`); costs add up, and which types
+to take is a knapsack (`knapsack`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ from llamacli.tasks.source_weights import SourceTensor, matrices
 from llamacli.tasks.trials import Trials
 from llamacli.units import size as size_text
 
-#: Types that a tensor can be given. Those for models that were trained in them (ternary ones, 4-bit floats) are not among
-#: them: on other models' weights they lose more than what they save.
-CANDIDATES = tuple(
-    TENSOR_TYPES[name]
-    for name in (
-        "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S Q2_K IQ3_XXS IQ3_S Q3_K IQ4_XS IQ4_NL Q4_0 Q4_K Q4_1 Q5_0 Q5_K Q5_1 Q6_K "
-        "Q8_0 BF16 F16"
-    ).split()
-)
+#: Types that a tensor can be given. Those for models that were trained in them (ternary ones, 4-bit floats) are not
+#: among them: on other models' weights they lose more than what they save.
+_NAMES = """
+    IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S Q2_K IQ3_XXS IQ3_S Q3_K IQ4_XS IQ4_NL Q4_0 Q4_K Q4_1 Q5_0 Q5_K Q5_1 Q6_K Q8_0 BF16
+    F16
+"""
+CANDIDATES = tuple(TENSOR_TYPES[name] for name in _NAMES.split())
 _FLOATS = tuple(TENSOR_TYPES[name] for name in ("F32", "F16", "BF16"))
 #: Precise enough to be quantised again.
 _PRECISE = (*_FLOATS, TENSOR_TYPES["Q8_0"])
@@ -80,14 +78,14 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Choice:
-    """`size` of `target_size` bytes are used. `type` is what the metadata say, and stands for tensors not named here.
+    """`size` of `target_size` bytes are used. `kind` is what the metadata call it; with `options` it makes the file.
 
-    `damage`, in nats a token, is the sum of the tensors'; `measured` that of all at once, where there was time. They hold
-    for the `tokens` of `text` that were read, in so many `passes`; `text` None: of what the model itself wrote.
+    `damage`, in nats a token, is the sum of the tensors'; `measured` that of all at once, where it could be afforded.
+    They hold for the `tokens` of `text` that were read, in so many `passes`; `text` None: what the model itself wrote.
     """
 
-    source: Path
-    type: str
+    kind: QuantType
+    options: quantize.QuantizeOptions
     target_size: int
     size: int
     bits_per_weight: float
@@ -98,11 +96,6 @@ class Choice:
     tokens: int
     passes: int
     seconds: float
-
-    @property
-    def tensor_types(self) -> tuple[tuple[str, int], ...]:
-        """For QuantizeOptions."""
-        return tuple((pattern(tensor.name), TENSOR_TYPES[tensor.type]) for tensor in self.tensors)
 
     def file_text(self) -> str:
         """A --tensor-type-file, for llama-quantize too."""
@@ -145,7 +138,7 @@ def choose(
     errors = job.errors(_stage("errors", on_progress))
     if job.n_bytes > (free := native.memory_available()) > 0:
         raise OutOfMemory(
-            f"{source}: types are tried in memory, which takes {size_text(job.n_bytes)}, and {size_text(free)} are free",
+            f"{source}: types are tried in memory: {size_text(job.n_bytes)} are needed, {size_text(free)} are free",
             hint="a smaller original (Q8_0), or a stock type such as Q4_K_M",
         )
     context = ContextOptions(n_ctx=0, n_threads=options.n_threads)
@@ -161,10 +154,11 @@ def choose(
         tokens, passes = trials.n_tokens, trials.passes
     chosen = job.chosen(types, errors, damages)
     patterns = tuple((pattern(tensor.name), TENSOR_TYPES[tensor.type]) for tensor in chosen)
-    planned = quantize.plan(source, job.label, replace(options, tensor_types=(*options.tensor_types, *patterns)))
+    options = replace(options, tensor_types=(*options.tensor_types, *patterns))
+    planned = quantize.plan(source, job.label, options)
     return Choice(
-        source=source,
-        type=job.label.name,
+        kind=job.label,
+        options=options,
         target_size=job.target_size,
         size=planned.size,
         bits_per_weight=planned.bits_per_weight,

@@ -48,9 +48,7 @@ class Trials:
             stack.callback(self._pool.shutdown)
             self._model = stack.enter_context(Model(replace(options, mmap=False, repack=False)))
             self._texts = (
-                calibration.cut(self._model, text)
-                if text is not None
-                else calibration.written(self._model, context)
+                calibration.cut(self._model, text) if text is not None else calibration.written(self._model, context)
             )
             self._weights = Weights(self._model, [tensor.name for tensor in tensors], context.n_threads)
             self._context = stack.enter_context(self._open())
@@ -121,7 +119,7 @@ class Trials:
 
         parts = [self._pool.submit(piece, *part) for part in tensor.pieces(_PIECE)]
         found = [part.result() for part in parts]
-        error, energy = (sum(each[i] for each in found) for i in (1, 2))
+        error, energy = sum(each[1] for each in found), sum(each[2] for each in found)
         return (error / energy if energy else 0.0), np.concatenate([changed for changed, _, _ in found])
 
     def _divergence(self) -> float:
