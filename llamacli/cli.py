@@ -29,6 +29,8 @@ COMMANDS = {
     "score": "Show how surprising each token of a text is.",
     "eval": "Measure accuracy on a set of questions.",
     "quantize": "Make a model smaller.",
+    "imatrix": "Find which weights matter on a text, for quantizing.",
+    "bench": "Measure how fast models read and write.",
     "pull": "Bring a model from the Hugging Face Hub.",
     "ls": "Show the models on this machine.",
     "show": "Show what is in a model.",
@@ -50,7 +52,19 @@ class Command(typer.core.TyperCommand):
     optional_values: ClassVar = {"--think": "on"}
     #: Values of these may be file names, whose bytes need not be UTF-8; the prompt is decoded later.
     _any_bytes = frozenset(
-        {"model", "models", "against", "files", "file", "lora", "prompt_option", "out", "imatrix", "tensor_type_file"}
+        {
+            "model",
+            "models",
+            "against",
+            "files",
+            "file",
+            "lora",
+            "prompt_option",
+            "out",
+            "imatrix",
+            "add",
+            "tensor_type_file",
+        }
     )
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:

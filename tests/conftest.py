@@ -14,7 +14,8 @@ import pytest
 from llamacli.builtin import TINY
 
 REPOSITORY = Path(__file__).parent.parent
-sys.path.insert(0, str(Path(__file__).parent))  # for `make_gguf` and `hub_server`
+for folder in ("model", "."):  # for `quantize_facts`; `make_gguf` and `hub_server`
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 SHARED = Path(os.environ.get("LLAMACLI_SHARED") or REPOSITORY / ".." / "shared").resolve()
 

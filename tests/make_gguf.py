@@ -143,6 +143,31 @@ def _tensors(n_vocab: int, n_layer: int, seed: int) -> dict[str, np.ndarray | No
     return dict(weights)
 
 
+def write_moe(path: Path, *, n_expert: int = 4, n_used: int = 2, n_layer: int = 2, seed: int = 0) -> Path:
+    """Write a tiny LLaMA whose feed-forward layers are n_expert experts, of which each token meets n_used."""
+    rng = np.random.default_rng(seed)
+
+    def matrix(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32) * np.float32(0.1)
+
+    overrides: dict[str, np.ndarray | None] = {}
+    for i in range(n_layer):
+        overrides |= {f"blk.{i}.ffn_{name}.weight": None for name in ("gate", "up", "down")}
+        overrides |= {
+            f"blk.{i}.ffn_gate_inp.weight": matrix(n_expert, DIM),
+            f"blk.{i}.ffn_gate_exps.weight": matrix(n_expert, FFN, DIM),
+            f"blk.{i}.ffn_up_exps.weight": matrix(n_expert, FFN, DIM),
+            f"blk.{i}.ffn_down_exps.weight": matrix(n_expert, DIM, FFN),
+        }
+    return write_llama(
+        path,
+        n_layer=n_layer,
+        seed=seed,
+        tensor_overrides=overrides,
+        metadata_overrides={"llama.expert_count": n_expert, "llama.expert_used_count": n_used},
+    )
+
+
 def write_mamba(path: Path, *, n_layer: int = 2, chat_template: str | None = None, seed: int = 0) -> Path:
     """Write a tiny Mamba with random weights: a recurrent model, which cannot forget its last tokens."""
     tokens, inner, state, window, rank = spm_tokens(), 2 * DIM, 16, 4, 4

@@ -16,7 +16,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -45,8 +45,11 @@ def between(smallest: int, largest: int = INT_MAX) -> Callable[[Any], Any]:
     return check
 
 
-def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """Expand the parameters whose type is a dataclass into that dataclass's fields."""
+def grouped(function: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
+    """Expand the parameters whose type is a dataclass into that dataclass's fields.
+
+    Fields named in `without` are no options, and keep their defaults.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -56,7 +59,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             continue
         group = groups[parameter.name]
         field_hints = typing.get_type_hints(group, include_extras=True)
-        for field in dataclasses.fields(group):
+        for field in _shown(group, without):
             parameters.append(
                 inspect.Parameter(
                     field.name,
@@ -69,7 +72,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**values: Any) -> None:
         for name, group in groups.items():
-            fields = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+            fields = {field.name: values.pop(field.name) for field in _shown(group, without)}
             values[name] = cast(type, group)(**fields)
         function(**values)
 
@@ -79,6 +82,10 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     vars(command)["__signature__"] = inspect.Signature(flat)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _shown(group: Any, without: Collection[str]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(group) if field.name not in without]
 
 
 ModelFlag = Annotated[

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llamacli.commands.options import ADVANCED, OfflineFlag, PullFlag, between
 from llamacli.errors import UsageError
 
+if TYPE_CHECKING:
+    from llamacli.tasks.imatrix_file import ImatrixFile
+    from llamacli.tasks.quantize import QuantizeOptions
+    from llamacli.tasks.report import Request
+    from llamacli.tasks.target import Choice, Target
+    from llamacli.ui.output import Output
+
 TENSORS = "Which tensors become what"
+REPORT = "Texts: --report and --calibrate"
 
 
 def quantize(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MODEL [OUT] TYPE",
-            help="MODEL as for complete -m. OUT: a file, beside MODEL if none is named. TYPE: see --types.",
+            metavar="MODEL [OUT] TYPE...",
+            help="MODEL as for complete -m. OUT: a file, beside MODEL if none is named. TYPE: see --types; "
+            "several with --report.",
         ),
     ] = None,
-    out: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help="OUT as an option.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="OUT as an option; with --report the folder for the files."),
+    ] = None,
     types: Annotated[bool, typer.Option("--types", help="Explain the types: bits per weight, and what for.")] = False,
     imatrix: Annotated[
         Path | None,
@@ -40,6 +54,51 @@ def quantize(
     save_types: Annotated[
         Path | None,
         typer.Option("--save-types", metavar="FILE", help="Write the types chosen, for --tensor-type-file."),
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibrate", metavar="TEXT", help="Make an importance matrix of this text first, and use it; repeatable."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="TEXT",
+            help="Make a file of each TYPE, and compare them with MODEL on this text.",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png|svg",
+            help="Draw the report: KL divergence against size. (needs matplotlib)",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    ctx_size: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--ctx-size",
+            callback=between(0),
+            metavar="N",
+            help="Tokens of a chunk of the texts. (512)",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    chunks: Annotated[
+        int | None,
+        typer.Option(
+            "--chunks",
+            metavar="N",
+            help="At most N chunks of each text. (all)",
+            callback=between(1),
+            rich_help_panel=REPORT,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the table and the exact size; write nothing.")
@@ -145,13 +204,18 @@ def quantize(
       llamacli quantize model-F16.gguf Q4_K_M --tensor-type ffn_down=q6_k --dry-run
 
       llamacli quantize model-F16.gguf --target-size 4GiB --dry-run --save-types types.txt
+
+      llamacli quantize model-F16.gguf IQ3_XXS --calibrate calibration.txt
+
+      llamacli quantize model-F16.gguf Q8_0 Q5_K_M Q4_K_M --report wiki.test.raw --plot quants.png
     """
     from llamacli.commands.locate import model_file
     from llamacli.tasks import quantize as task
     from llamacli.tasks import quantize_options as parse
-    from llamacli.tasks.files import refuse, write
+    from llamacli.tasks.files import refuse
+    from llamacli.tasks.perplexity import read_text
     from llamacli.tasks.quantize_types import TYPES
-    from llamacli.tasks.target import choose
+    from llamacli.tasks.report import Request
     from llamacli.ui import quantize as ui
     from llamacli.ui import target as target_ui
     from llamacli.ui.output import Output
@@ -163,9 +227,13 @@ def quantize(
     wanted = parse.target(target_size, target_bpw)
     if wanted is None and save_types is not None:
         raise UsageError("--save-types goes with --target-size or --target-bpw")
+    if wanted is not None and report is not None:
+        raise UsageError("--report compares types, and a target size chooses them")
     named = parse.words(arguments or [], out, types=wanted is None)
+    if calibrate and imatrix is not None:
+        raise UsageError("--calibrate and --imatrix exclude each other: both give the importance matrix")
     options = task.QuantizeOptions(
-        imatrix=task.imatrix(imatrix, include_weights or (), exclude_weights or ()),
+        imatrix=None if calibrate else task.imatrix(imatrix, include_weights or (), exclude_weights or ()),
         output_tensor_type=parse.one_type("--output-tensor-type", output_tensor_type),
         token_embedding_type=parse.one_type("--token-embedding-type", token_embedding_type),
         tensor_types=parse.tensor_types(tensor_type or [], tensor_type_file),
@@ -180,27 +248,110 @@ def quantize(
         force=force,
         reads=(tensor_type_file,) if tensor_type_file else (),
     )
+    if report is None and plot is not None:
+        raise UsageError("--plot goes with --report TEXT")
+    if report is not None and dry_run:
+        raise UsageError("--dry-run writes nothing, and --report compares files")
+    if not (report or calibrate) and (ctx_size is not None or chunks is not None):
+        raise UsageError("--ctx-size and --chunks go with --report or --calibrate")
+    if report is None and wanted is None:
+        parse.only_one(named.types)
     source = model_file(named.model, pull=pull)
-    quant = wanted[1] if wanted else parse.only_one(named.types).name
-    target = Path(named.out) if named.out is not None else task.default_target(named.model, source, quant)
+    quants = [wanted[1]] if wanted is not None else [kind.name for kind in named.types]
+    paths = [task.default_target(named.model, source, quant) for quant in quants]
+    if named.out is not None:
+        out_path = Path(named.out)
+        paths = [out_path / path.name if report else out_path for path in paths]
+    if report is not None and named.out is not None and not out_path.is_dir():
+        raise UsageError(f"{named.out} is no folder: --report makes several files", hint="name a folder that is there")
+    text = read_text(report) if report is not None else None
+    if calibrate or wanted is not None:  # before minutes are spent
+        for path in [] if dry_run else paths:
+            refuse(path, force=force)
+    if calibrate:
+        matrix = _calibrated(calibrate, source, options.n_threads, ctx_size, chunks)
+        options = dataclasses.replace(
+            options, imatrix=task.Imatrix(None, matrix, tuple(include_weights or ()), tuple(exclude_weights or ()))
+        )
+    if text is not None:
+        targets = list(zip(named.types, paths, strict=True))
+        _report(Request(source, targets, options, text, ctx_size, chunks), plot, output)
+        return
     choice = None
-    if wanted is None:
-        kind = parse.only_one(named.types)
-    else:
-        for path in (save_types, None if dry_run else target):
-            if path is not None:
-                refuse(path, force=force)  # before minutes are spent
-        with target_ui.Progress() as progress:
-            choice = choose(source, wanted[0], options, on_progress=progress.update)
+    if wanted is not None:
+        choice = _chosen(source, wanted[0], options, calibrate or (), save_types)
         kind, options = choice.kind, choice.options
-        if save_types is not None:
-            write(save_types, choice.file_text().encode(), force=force)
+    else:
+        (kind,) = named.types
     if dry_run:
         result = task.plan(source, kind, options)
     else:
-        with ui.Progress() as bar:
-            result = task.quantize(source, target, kind, options, on_progress=bar.update)
+        with ui.Progress() as progress:
+            result = task.quantize(source, paths[0], kind, options, on_progress=progress.update)
     if choice is not None:
         target_ui.show(choice, result, output)
     else:
         ui.show(result, output)
+
+
+def _chosen(
+    source: Path, target: Target, options: QuantizeOptions, texts: Sequence[Path], save_types: Path | None
+) -> Choice:
+    """Types for a target size, measured on these texts, or on what the model itself writes."""
+    from llamacli.tasks.files import refuse, write
+    from llamacli.tasks.perplexity import read_text
+    from llamacli.tasks.target import choose
+    from llamacli.ui import target as ui
+
+    if save_types is not None:
+        refuse(save_types, force=options.force)
+    read = [read_text(text) for text in texts]
+    text = (", ".join(each.name for each in read), "\n".join(each.text for each in read)) if read else None
+    with ui.Progress() as progress:
+        choice = choose(source, target, options, text=text, on_progress=progress.update)
+    if save_types is not None:
+        write(save_types, choice.file_text().encode(), force=options.force)
+    return choice
+
+
+def _calibrated(
+    texts: Sequence[Path], source: Path, n_threads: int, n_ctx: int | None, most_chunks: int | None
+) -> ImatrixFile:
+    """An importance matrix of these texts, in memory."""
+    from llamacli import signals
+    from llamacli.engine.types import ContextOptions, ModelOptions
+    from llamacli.tasks import imatrix as task
+    from llamacli.tasks.perplexity import read_text
+    from llamacli.ui import imatrix as ui
+
+    request = task.Request(
+        texts=[read_text(text) for text in texts],
+        model=ModelOptions(source),
+        n_ctx=n_ctx,
+        most_chunks=most_chunks,
+        ppl=False,
+        context=ContextOptions(n_ctx=0, n_threads=n_threads),
+    )
+    with signals.deferred(signals.FINISHING_SECONDS), ui.Bars() as bars:
+        result = ui.followed(task.imatrix(request, bars.loading), bars)
+    assert result is not None
+    return result.matrix
+
+
+def _report(request: Request, plot: Path | None, output: Output) -> None:
+    from llamacli import signals
+    from llamacli.tasks.files import refuse, write
+    from llamacli.tasks.report import report
+    from llamacli.ui import plots
+    from llamacli.ui import report as ui
+
+    force = request.options.force
+    if plot is not None:
+        plots.check(plot.suffix)
+        refuse(plot, force=force)
+    with signals.deferred(signals.FINISHING_SECONDS):
+        with ui.Bars() as bars:
+            rows = ui.followed(report(request), bars)
+        if plot is not None and len(rows) > 1:
+            write(plot, plots.draw_report(rows, plot.suffix), force=force)
+        ui.show(rows, 1 + len(request.targets), output)

@@ -58,6 +58,7 @@ class Context:
         params.flash_attn_type = _FLASH[options.flash_attn]
         params.type_k = KV_TYPES[options.type_k].id
         params.type_v = KV_TYPES[options.type_v].id
+        params.swa_full = options.swa_full
         params.no_perf = True
         params.abort_callback = native.interrupted_callback
         params.abort_callback_data = native.interrupted_address
@@ -97,7 +98,7 @@ class Context:
 
         Raises OutOfMemory where there is no room for it; the context is then as it was.
         """
-        state = self._state()
+        state = self.state()
         before = self.options
         self.close()
         try:
@@ -106,14 +107,18 @@ class Context:
             self._open(before)
             raise
         finally:
-            if self.handle and not C.llama_state_seq_set_data(self.handle, state, len(state), 0):
+            if self.handle and not self.restore(state):
                 self.tokens.clear()  # evaluated again when they are needed
 
-    def _state(self) -> Any:
+    def state(self) -> Any:
         """The KV cache of sequence 0, as bytes."""
         buffer = (ctypes.c_uint8 * C.llama_state_seq_get_size(self.handle, 0))()
         C.llama_state_seq_get_data(self.handle, buffer, len(buffer), 0)
         return buffer
+
+    def restore(self, state: Any) -> bool:
+        """Take over a `state` in place of sequence 0; False where it does not fit this context."""
+        return bool(C.llama_state_seq_set_data(self.handle, state, len(state), 0))
 
     def keep(self, n: int) -> int:
         """Forget all but the first n tokens of sequence 0; how many are left: none where the model cannot do that.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from llamacli.engine.context import Context
 from llamacli.engine.native import C
 from llamacli.engine.threads import physical_cores
 from llamacli.errors import EngineError
+
+_T = TypeVar("_T")
 
 #: Numbers that are computed on at a time: their intermediate results stay in a core's own cache.
 BLOCK = 1 << 16
@@ -83,6 +85,17 @@ def in_parallel(function: Callable[[int, int], None], n: int, size: int) -> None
         other.result()
 
 
+def together(functions: Sequence[Callable[[], _T]]) -> list[_T]:
+    """What they return, called at the same time, the first by this thread."""
+    first, *rest = functions
+    others = [_pool().submit(function) for function in rest]
+    try:
+        mine = first()
+    finally:
+        wait(others)  # what they use may be closed after an error
+    return [mine, *(other.result() for other in others)]
+
+
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
     """log Σ exp of each row, float64 (n,). A token's log-probability is its logit less this."""
     n, n_vocab = logits.shape
@@ -135,18 +148,20 @@ def _soft_max() -> Any:
 class Chunks:
     """Evaluates chunks of n_ctx tokens, up to n_seq of them side by side: logits of their second halves.
 
-    The context is one of `n_ctx * n_seq` tokens with `n_seq` sequences.
+    The context is one of `n_ctx * n_seq` tokens with `n_seq` sequences. With `whole` the last layers are computed for
+    the first halves as well, as whoever watches them needs.
     """
 
-    def __init__(self, context: Context, n_ctx: int, n_seq: int) -> None:
-        self.first = n_ctx // 2  # the first position whose logits are wanted
+    def __init__(self, context: Context, n_ctx: int, n_seq: int, *, whole: bool = False) -> None:
+        self.first = n_ctx // 2  # the first position whose logits are returned
+        self._computed = 0 if whole else self.first
         self._context, self._n_ctx = context, n_ctx
         vocab = context.model.vocab
         self._bos = context.model.bos if C.llama_vocab_get_add_bos(vocab) else None
         self._batch = Batch(n_ctx * n_seq)
         self._batch.pos[:] = np.tile(np.arange(n_ctx), n_seq)
         self._batch.seq[:, 0] = np.repeat(np.arange(n_seq), n_ctx)
-        self._batch.wanted[:] = self._batch.pos >= self.first
+        self._batch.wanted[:] = self._batch.pos >= self._computed
 
     def evaluate(self, chunks: np.ndarray) -> list[np.ndarray] | None:
         """Logits of each of the chunks, int32 (n, n_ctx): float32 (n_ctx - first, n_vocab), until the next call.
@@ -175,7 +190,7 @@ class Chunks:
             if start == 0 and self._bos is not None:
                 batch.token[0] = self._bos
             batch.pos[:n] = np.arange(start, start + n)
-            batch.wanted[:n] = batch.pos[:n] >= self.first
+            batch.wanted[:n] = batch.pos[:n] >= self._computed
             if not batch.decode(context, n):
                 return None
             skipped = max(self.first - start, 0)

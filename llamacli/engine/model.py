@@ -116,7 +116,9 @@ class Model:
             gpus = [gpus[options.main_gpu]]
         self._override_buffers(options, params)
         free = offload.shared_out([gpu.memory_free for gpu in gpus], options.tensor_split)
-        params.n_gpu_layers = self._gpu_layers(options, context, free)
+        #: Layers on the GPUs, the output counted as one; -1 means all.
+        self.n_gpu_layers: int = self._gpu_layers(options, context, free)
+        params.n_gpu_layers = self.n_gpu_layers
         return params
 
     def _choose_devices(self, options: ModelOptions, params: Any) -> list[Device]:
@@ -260,6 +262,22 @@ class Model:
         """A token as the vocabulary spells it, "" for one that does not exist."""
         text = C.llama_vocab_get_text(self.vocab, token) if 0 <= token < self.n_vocab else None
         return str(text.decode("utf-8", "replace")) if text else ""
+
+    @property
+    def description(self) -> str:
+        """Family, size and quantisation in llama.cpp's words: "llama 1B Q4_K - Medium"."""
+        buffer = ctypes.create_string_buffer(128)
+        C.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all weights."""
+        return int(C.llama_model_size(self.handle))
+
+    @property
+    def n_params(self) -> int:
+        return int(C.llama_model_n_params(self.handle))
 
     @property
     def bos(self) -> int:

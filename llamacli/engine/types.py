@@ -79,6 +79,7 @@ class ContextOptions:
     flash_attn: str = "auto"  # auto, on, off
     type_k: str = "f16"
     type_v: str = "f16"
+    swa_full: bool = True  # layers with a sliding window keep all tokens, so that a part of them can be forgotten
 
 
 @dataclass(frozen=True)

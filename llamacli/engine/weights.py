@@ -13,37 +13,13 @@ import numpy as np
 
 from llamacli.engine import native
 from llamacli.engine.context import Context
+from llamacli.engine.ggml_tensor import Tensor, check_layout
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
 from llamacli.engine.types import ContextOptions
-from llamacli.errors import EngineError
-
-
-class _Tensor(ctypes.Structure):
-    """struct ggml_tensor (ggml.h)."""
-
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    ]
-
-
-_OBJECT_SIZE = 32  # struct ggml_object: ggml_tensor_overhead counts it along
+from llamacli.errors import EngineError, printable
 
 for _name, _result, _arguments in (
-    ("ggml_tensor_overhead", ctypes.c_size_t, []),
     ("ggml_nbytes", ctypes.c_size_t, [ctypes.c_void_p]),
     ("ggml_backend_tensor_set", None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]),
 ):
@@ -56,11 +32,7 @@ class Weights:
 
     def __init__(self, model: Model, names: Collection[str], n_threads: int = 0) -> None:
         """Raises EngineError where the library's tensors are laid out in another way than here."""
-        if native.ggml_base.ggml_tensor_overhead() != ctypes.sizeof(_Tensor) + _OBJECT_SIZE:
-            raise EngineError(
-                "this llama-cpp-python lays its tensors out in a way that llamacli does not know",
-                hint="pip install 'llama-cpp-python==0.3.36'",
-            )
+        check_layout()
         self._places: dict[str, set[int]] = {name: set() for name in names}
         callback = C.ggml_backend_sched_eval_callback(self._on_node)
         with Context(model, ContextOptions(n_ctx=256, n_batch=32, n_threads=n_threads), callback) as context:
@@ -73,10 +45,10 @@ class Weights:
         return frozenset(name for name, places in self._places.items() if places)
 
     def _on_node(self, address: int, _ask: bool, _: object) -> bool:
-        for source in _Tensor.from_address(address).src:
+        for source in Tensor.from_address(address).src:
             if source:
                 # A tied matrix on two devices has two places; a view's or a copy's name is another one.
-                places = self._places.get(_Tensor.from_address(source).name.decode("utf-8", "backslashreplace"))
+                places = self._places.get(Tensor.from_address(source).name.decode("utf-8", "backslashreplace"))
                 if places is not None:
                     places.add(source)
         return False  # nothing of it needs to be waited for
@@ -87,5 +59,5 @@ class Weights:
         for place in self._places[name]:
             n_bytes = native.ggml_base.ggml_nbytes(place)
             if n_bytes != data.nbytes:
-                raise EngineError(f"{name} has {n_bytes} bytes, not {data.nbytes}")
+                raise EngineError(f"{printable(name)} has {n_bytes} bytes, not {data.nbytes}")
             native.ggml_base.ggml_backend_tensor_set(place, data.ctypes.data, 0, n_bytes)

@@ -12,15 +12,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from llamacli import signals
 from llamacli.engine.context import Context
-from llamacli.engine.logits import Chunks, log_sum_exp
+from llamacli.engine.imatrix import Collector
+from llamacli.engine.logits import Chunks, log_sum_exp, together
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
+from llamacli.engine.workers import workers
 from llamacli.errors import BadModelFile, UsageError
 from llamacli.models import store
 from llamacli.models.gguf import read_header
@@ -74,42 +77,63 @@ class Perplexity:
 
 
 class Reader:
-    """A model that reads chunks."""
+    """A model that reads chunks; `collector` watches it compute."""
 
-    def __init__(self, options: ModelOptions, context: ContextOptions, loading: Callable[[float], None] | None) -> None:
+    def __init__(
+        self,
+        options: ModelOptions,
+        context: ContextOptions,
+        loading: Callable[[float], None] | None,
+        collector: Collector | None = None,
+    ) -> None:
         self.name = name(options.path)
+        self._collector = collector
         self.model = Model(options, context=context, progress=loading)
-        self._context: Context | None = None
-        self._chunks: Chunks | None = None
+        self._begun: tuple[ContextOptions, int, int] | None = None
+        self._parts: list[tuple[Context, Chunks, int]] = []  # each evaluates so many chunks of a group
         if not self.model.writes_text:
             self.model.close()
             raise UsageError(f"{self.name}: this model reads text but does not write it, so it has no perplexity")
 
     def close(self) -> None:
-        if self._context is not None:
-            self._context.close()
+        self._end()
         self.model.close()
 
-    def tokenize(self, text: str) -> np.ndarray:
+    def _end(self) -> None:
+        while self._parts:
+            self._parts.pop()[0].close()
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> np.ndarray:
         """int32; BOS first where the vocabulary adds it, but no EOS: the text is cut into chunks anyway."""
-        tokens = self.model.tokenize(text)
+        tokens = self.model.tokenize(text, parse_special=parse_special)
         if self.model.adds_eos and tokens[-1:] == [self.model.eos]:
             tokens.pop()
         return np.array(tokens, np.int32)
 
     def begin(self, options: ContextOptions, n_ctx: int, n_seq: int) -> None:
-        """A context for this size, unless it is there already."""
-        size = n_ctx * n_seq
-        wanted = replace(options, n_ctx=size, n_batch=min(options.n_batch, size), n_sequences=n_seq, kv_unified=False)
-        if self._context is None or self._context.options != wanted:
-            if self._context is not None:
-                self._context.close()
-            self._context = Context(self.model, wanted)
-            self._chunks = Chunks(self._context, n_ctx, n_seq)
+        """Contexts for groups of n_seq chunks of n_ctx tokens, unless they are there already."""
+        if self._begun == (options, n_ctx, n_seq):
+            return
+        self._end()
+        collector = self._collector  # one at a time: it does not know who computes
+        n, each = workers(self.model, options, n_seq if collector is None else 1, exact=True)
+        for i in range(n):
+            share = n_seq * (i + 1) // n - n_seq * i // n
+            size = n_ctx * share
+            shared = replace(each, n_ctx=size, n_batch=min(each.n_batch, size), n_sequences=share, kv_unified=False)
+            context = Context(self.model, shared, collector.callback if collector else None)
+            self._parts.append((context, Chunks(context, n_ctx, share, whole=collector is not None), share))
+        self._begun = (options, n_ctx, n_seq)
 
     def evaluate(self, chunks: np.ndarray) -> list[np.ndarray] | None:
-        assert self._chunks is not None
-        return self._chunks.evaluate(chunks)
+        """Logits of a group's chunks, until the next call. None if a signal came in between."""
+        work = []
+        for _, part, share in self._parts:
+            if len(chunks):
+                work.append((part, chunks[:share]))
+                chunks = chunks[share:]
+        found = together([partial(part.evaluate, mine) for part, mine in work])
+        return None if None in found else [rows for mine in found for rows in mine or ()]
 
     def size(self) -> tuple[int, float | None]:
         """Bytes of the file, or files; bits per weight."""
@@ -210,7 +234,7 @@ class _Followed:
     def __init__(self, reader: Reader, text: str, base: str | None) -> None:
         """`base`: the name of what it is compared with."""
         self._reader, self._text, self._base = reader, text, base
-        self._sums = _Sums()
+        self._sums = NllSums()
         self._chunk_ppl = 0.0
         self.divergence = Divergence() if base is not None else None
         self.running: list[Estimate] = []
@@ -255,7 +279,7 @@ class _Followed:
         )
 
 
-class _Sums:
+class NllSums:
     """Of the nll of the tokens so far."""
 
     def __init__(self) -> None:

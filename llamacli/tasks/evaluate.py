@@ -23,9 +23,8 @@ import numpy as np
 from llamacli import signals
 from llamacli.engine.branches import MOST_SEQUENCES, Branch, Branches, n_tokens, shared
 from llamacli.engine.model import Model
-from llamacli.engine.native import devices
-from llamacli.engine.threads import physical_cores
 from llamacli.engine.types import ContextOptions, ModelOptions
+from llamacli.engine.workers import workers
 from llamacli.errors import BadModelFile, UsageError
 from llamacli.models.reference import name
 from llamacli.tasks.evaluate_results import Outcome, ResultsFile
@@ -35,8 +34,6 @@ from llamacli.tasks.evaluate_sets import USUAL_COUNT, Question, Set, Task, chose
 GROUP = 512
 #: Sequences of a group, as long as one question has fewer.
 _SEQUENCES = 16
-#: Models with smaller files than this are run once on each core: in one run the threads would wait for each other.
-_SMALL = 256 << 20
 #: Winogrande: with no more tokens than this after the gap, the choice itself is scored, too.
 _LEAST_AFTER = 3
 _Z = 1.95996398454  # 95 %
@@ -172,12 +169,12 @@ def _measure(
             )
         trees = _Trees(request, found, model)
         n_sequences = max(_SEQUENCES, *(len(found.questions[item].choices) for item in items))
-        n_workers, context = _workers(model, request.context)
+        n_workers, context = workers(model, request.context, MOST_SEQUENCES, exact=False)
         with contextlib.ExitStack() as stack:
-            workers = [Branches(model, context, min(n_sequences, MOST_SEQUENCES)) for _ in range(n_workers)]
-            for worker in workers:
+            everybody = [Branches(model, context, min(n_sequences, MOST_SEQUENCES)) for _ in range(n_workers)]
+            for worker in everybody:
                 stack.callback(worker.close)
-            for group, logprobs in _in_order(workers, _groups(trees.of(item) for item in items)):
+            for group, logprobs in _in_order(everybody, _groups(trees.of(item) for item in items)):
                 if logprobs is None:
                     return
                 outcomes = _outcomes(request, group, logprobs)
@@ -190,26 +187,18 @@ def _measure(
                     return
 
 
-def _workers(model: Model, context: ContextOptions) -> tuple[int, ContextOptions]:
-    """How many contexts to work with, and their options."""
-    n_threads = context.n_threads or physical_cores()
-    if model.header.file_size > _SMALL or any(device.kind in ("gpu", "igpu") for device in devices()):
-        return 1, context
-    return n_threads, replace(context, n_threads=1)
-
-
 _Logprobs = list[list[np.ndarray]]
 
 
 def _in_order(
-    workers: Sequence[Branches], groups: Iterator[list[_Tree]]
+    everybody: Sequence[Branches], groups: Iterator[list[_Tree]]
 ) -> Iterator[tuple[list[_Tree], _Logprobs | None]]:
     """Evaluate groups, each by the worker whose turn it is; while they work, the next groups are made ready."""
     waiting: deque[tuple[list[_Tree], Future[_Logprobs | None]]] = deque()
     with contextlib.ExitStack() as stack:
-        pools = [stack.enter_context(ThreadPoolExecutor(1, "branches")) for _ in workers]
+        pools = [stack.enter_context(ThreadPoolExecutor(1, "branches")) for _ in everybody]
         for i, group in enumerate(groups):
-            worker, pool = workers[i % len(workers)], pools[i % len(pools)]
+            worker, pool = everybody[i % len(everybody)], pools[i % len(pools)]
             trees = [tree.branches for tree in group if tree.branches]
             if not worker.fits(trees):
                 while waiting:  # it must be at rest
@@ -217,7 +206,7 @@ def _in_order(
                     yield done, future.result()
                 worker.reserve(trees)
             waiting.append((group, pool.submit(worker.evaluate, trees)))
-            while len(waiting) > 2 * len(workers) or (waiting and waiting[0][1].done()):
+            while len(waiting) > 2 * len(everybody) or (waiting and waiting[0][1].done()):
                 done, future = waiting.popleft()
                 yield done, future.result()
         while waiting:

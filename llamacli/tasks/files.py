@@ -52,17 +52,15 @@ def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def staged(targets: Sequence[Path], n_bytes: int) -> Iterator[Path]:
-    """A folder beside the targets, for a library that writes by name: files of their names in it take their places at
-    the end, if no exception came. `n_bytes` of room are needed. The targets are of one folder, and are no links.
+def workspace(parent: Path, purpose: str, n_bytes: int) -> Iterator[Path]:
+    """A hidden folder in `parent` that is gone at the end, whatever happens. `n_bytes` of room are needed.
 
-    What a killed process left of the same targets is removed first. Raises UsageError where another process is writing
-    them; StorageError where there is no room, or no permission.
+    What a killed process left of the same purpose is removed first. Raises UsageError where another process works for
+    it; StorageError where there is no room, or no permission.
     """
     from filelock import FileLock, Timeout
 
-    parent = targets[0].parent
-    name = hashlib.sha256(os.fsencode(targets[0].name)).hexdigest()[:12]
+    name = hashlib.sha256(os.fsencode(purpose)).hexdigest()[:12]
     folder = parent / f".llamacli-{name}.part"
     lock = FileLock(folder / ".lock")
     try:
@@ -73,33 +71,43 @@ def staged(targets: Sequence[Path], n_bytes: int) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # if nobody is in it
             raise
-        with signals.on_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
-            try:
-                for stale in folder.iterdir():
-                    if stale.name != ".lock":
-                        stale.unlink()
-                free = shutil.disk_usage(folder).free
-                if n_bytes > free:
-                    raise StorageError(
-                        f"{n_bytes:,} bytes are needed, and {free:,} are free in {parent}", hint="make room first"
-                    )
-                yield folder
-                for target in targets:
-                    _sync(folder / target.name)
-                for target in targets:
-                    os.replace(folder / target.name, target)
-                _sync(parent)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.release()
-                with contextlib.suppress(OSError):  # Windows removes no open file
-                    shutil.rmtree(folder)
     except Timeout:
-        raise UsageError(
-            f"another process is writing {targets[0]}", hint="wait for it, or choose another name"
-        ) from None
+        raise UsageError(f"another process is writing {purpose}", hint="wait for it, or choose another name") from None
     except OSError as error:
-        raise StorageError(f"{targets[0]}: {error.strerror or error}") from error
+        raise StorageError(f"{purpose}: {error.strerror or error}") from error
+    with signals.on_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        try:
+            for stale in folder.iterdir():
+                if stale.name != ".lock":
+                    stale.unlink()
+            free = shutil.disk_usage(folder).free
+            if n_bytes > free:
+                raise StorageError(
+                    f"{n_bytes:,} bytes are needed, and {free:,} are free in {parent}", hint="make room first"
+                )
+            yield folder
+        except OSError as error:
+            raise StorageError(f"{purpose}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def staged(targets: Sequence[Path], n_bytes: int) -> Iterator[Path]:
+    """A workspace beside the targets, for a library that writes by name: files of their names in it take their places
+    at the end, if no exception came. The targets are of one folder, and are no links. Raises as `workspace`.
+    """
+    parent = targets[0].parent
+    with workspace(parent, str(targets[0]), n_bytes) as folder:
+        yield folder
+        for target in targets:
+            _sync(folder / target.name)
+        for target in targets:
+            os.replace(folder / target.name, target)
+        _sync(parent)
 
 
 def _sync(path: Path) -> None:

@@ -47,13 +47,17 @@ _SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 class Imatrix:
     """An importance matrix, and for which tensors it is used: names that contain one of these texts, or none of them.
 
-    `path` goes into the new model's metadata; so does the name of the text that it was made of.
+    `path` goes into the new model's metadata, if it is a file's; so does the name of the text that it was made of.
     """
 
-    path: Path
+    path: Path | None
     file: ImatrixFile
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path is not None else "the importance matrix"
 
     def entries(self) -> dict[str, np.ndarray]:
         """What llama.cpp is given. Raises UsageError where nothing is left."""
@@ -70,7 +74,7 @@ class Imatrix:
         }
         if not kept:
             option = "--include-weights" if self.include else "--exclude-weights"
-            raise UsageError(f"{option} leaves none of the {len(found)} entries of {self.path}")
+            raise UsageError(f"{option} leaves none of the {len(found)} entries of {self.name}")
         return kept
 
 
@@ -191,6 +195,15 @@ def plan(source: Path, kind: QuantType, options: QuantizeOptions) -> Quantized:
     return _Job(source, kind, options).planned
 
 
+def check(source: Path, target: Path, kind: QuantType, options: QuantizeOptions) -> Quantized:
+    """As `plan`, and raises what would keep `quantize` from beginning."""
+    job = _Job(source, kind, options)
+    job.targets(target)
+    if job.refused is not None:
+        raise job.refused
+    return job.planned
+
+
 def quantize(
     source: Path,
     target: Path,
@@ -268,7 +281,8 @@ class _Job:
         if self.parts[0].alignment != DEFAULT_ALIGNMENT:
             found.append(("general.alignment", DEFAULT_ALIGNMENT))  # llama.cpp keeps the number, and does not obey it
         if (imatrix := self.options.imatrix) is not None:
-            found.append(("quantize.imatrix.file", _cut(str(imatrix.path))))
+            if imatrix.path is not None:
+                found.append(("quantize.imatrix.file", _cut(str(imatrix.path))))
             if imatrix.file.datasets:
                 found.append(("quantize.imatrix.dataset", _cut(imatrix.file.datasets[0])))
             found.append(("quantize.imatrix.entries_count", len(self.entries)))
@@ -328,7 +342,7 @@ class _Job:
                 continue
             if values.size != expected and self.options.imatrix is not None:
                 raise UsageError(
-                    f"{self.options.imatrix.path} is of another model: it has {values.size:,} values for "
+                    f"{self.options.imatrix.name} is of another model: it has {values.size:,} values for "
                     f"{printable(tensor.name)}, and {expected:,} are needed"
                 )
 
@@ -451,7 +465,7 @@ class _Job:
             n = len(self.sizes)
             found = [target.with_name(f"{stem}-{i + 1:05}-of-{n:05}.gguf") for i in range(n)]
         read = [part.path for part in self.parts] + [*self.options.reads]
-        if self.options.imatrix is not None:
+        if self.options.imatrix is not None and self.options.imatrix.path is not None:
             read.append(self.options.imatrix.path)
         for path in found:
             for source in read:

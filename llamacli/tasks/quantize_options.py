@@ -80,7 +80,10 @@ def only_one(types: Sequence[QuantType]) -> QuantType:
     """Raises UsageError where there are several."""
     if len(types) > 1:
         names = ", ".join(kind.name for kind in types)
-        raise UsageError(f"{len(types)} types: {names}; one file has one", hint="threads are set by -t N")
+        raise UsageError(
+            f"{len(types)} types: {names}; one file has one",
+            hint="threads are set by -t N; --report TEXT makes several",
+        )
     return types[0]
 
 

@@ -23,7 +23,7 @@ from llamacli.errors import OutOfMemory, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.models.gguf import DEFAULT_ALIGNMENT
 from llamacli.tasks import quantize
-from llamacli.tasks.damage import ROUNDS, Damages
+from llamacli.tasks.damage import ROUNDS, SECONDS, Damages
 from llamacli.tasks.knapsack import Option, solve
 from llamacli.tasks.quantize_types import TENSOR_TYPES, QuantType, quant_type
 from llamacli.tasks.source_weights import SourceTensor, matrices
@@ -126,11 +126,13 @@ def choose(
     *,
     model: ModelOptions | None = None,
     text: tuple[str, str] | None = None,
+    seconds: float = SECONDS,
     on_progress: Progress | None = None,
 ) -> Choice:
     """The types of `options` stay: patterns, the output's, and so on. `model`: how it is loaded to be measured.
 
-    `text`: a name and a text to measure on; without, what the model itself writes. Raises UsageError where the target
+    `text`: a name and a text to measure on; without, what the model itself writes. `seconds`: what trials may take, see
+    `damage`. Raises UsageError where the target
     cannot be met, OutOfMemory where the model cannot be measured, and as `quantize.plan`.
     """
     began = time.perf_counter()
@@ -143,7 +145,7 @@ def choose(
         )
     context = ContextOptions(n_ctx=0, n_threads=options.n_threads)
     with Trials(model or ModelOptions(source), context, job.tensors, text[1] if text else None) as trials:
-        damages = Damages(trials, errors)
+        damages = Damages(trials, errors, seconds)
         damages.try_all(_stage("tensors", on_progress))
         types = job.solved(damages)
         for _ in range(ROUNDS):

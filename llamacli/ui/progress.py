@@ -17,9 +17,20 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float = 1.0, *, transfer: bool = False, remaining: bool = False) -> None:
-        """`transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone."""
+    def __init__(
+        self,
+        label: str,
+        total: float = 1.0,
+        *,
+        transfer: bool = False,
+        remaining: bool = False,
+        still: bool = False,
+    ) -> None:
+        """`transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone. `still`:
+        it is drawn by `update` alone, and takes no time from what is measured in between.
+        """
         self._label, self._total, self._transfer, self._remaining = label, total, transfer, remaining
+        self._still = still
         self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
         self._bar: Any = None
@@ -40,7 +51,7 @@ class Bar:
             if time.monotonic() - self._began < DELAY or done >= self._total:
                 return
             self._show()
-        self._bar.update(self._task, completed=done, description=self._label)
+        self._bar.update(self._task, completed=done, description=self._label, refresh=self._still)
         if done >= self._total:
             self.close()
 
@@ -72,6 +83,7 @@ class Bar:
             *columns,
             console=Console(stderr=True),
             transient=True,
+            auto_refresh=not self._still,
         )
         self._task = self._bar.add_task(self._label, total=self._total)
         signals.cursor_hidden = True

@@ -5,25 +5,19 @@ model.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
+import quantize_facts as facts
 from gguf import GGUFReader
 
 from llamacli.builtin import TINY
 from llamacli.tasks.imatrix_file import read_imatrix
 from llamacli.tasks.quantize import Imatrix, QuantizeOptions, plan, quantize
 from llamacli.tasks.quantize_types import TYPES, quant_type
-
-_spec = importlib.util.spec_from_file_location("quantize_facts", Path(__file__).with_name("quantize_facts.py"))
-assert _spec is not None
-assert _spec.loader is not None
-facts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(facts)
 
 x86 = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="the figures are those of x86-64"

@@ -1,0 +1,179 @@
+"""What each quantisation costs: files, perplexity and divergence from the original on a text, speed. One base run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamacli import signals
+from llamacli.engine.types import ContextOptions, ModelOptions
+from llamacli.errors import UsageError
+from llamacli.models.gguf import read_header
+from llamacli.models.quant import quant_of_file
+from llamacli.models.reference import name
+from llamacli.tasks import bench, perplexity, quantize
+from llamacli.tasks.bench import Measured
+from llamacli.tasks.chunked import Estimate, Perplexity
+from llamacli.tasks.divergence import Statistic
+from llamacli.tasks.files import workspace
+from llamacli.tasks.quantize import QuantizeOptions
+from llamacli.tasks.quantize_types import QuantType
+
+#: Tokens that are read and written to measure the speed, and how often.
+N_PROMPT, N_GEN, REPETITIONS = 512, 128, 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """`source` is the original; each of `targets` is made of it. `n_ctx` and `most_chunks` as for perplexity."""
+
+    source: Path
+    targets: Sequence[tuple[QuantType, Path]]
+    options: QuantizeOptions
+    text: perplexity.Text
+    n_ctx: int | None = None
+    most_chunks: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done now, and how much of it: `done` of `total` (0: it cannot be told)."""
+
+    label: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Warned:
+    """What a person should know."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model. The original is compared with nothing: its `difference`, `kld`, `kld_99` and `same_top` are None.
+
+    `difference` is that of the perplexities, with the paired error; `same_top` in per cent. Speeds in tokens per
+    second, with their standard deviation. `statistics`: all that llama-perplexity's --kl-divergence knows.
+    """
+
+    type: str
+    file: Path
+    size: int
+    bits_per_weight: float | None
+    ppl: Statistic
+    difference: Statistic | None
+    kld: Statistic | None
+    kld_99: float | None
+    same_top: Statistic | None
+    prompt_speed: Statistic
+    generation_speed: Statistic
+    chunks: int
+    n_ctx: int
+    statistics: Mapping[str, Statistic] | None
+
+
+def report(request: Request) -> Iterator[Step | Warned | Row]:
+    """Rows, the original's first. A signal, where it is deferred, ends it between two of them: what is done stays.
+
+    Raises UsageError where a file cannot be made, before any is; and as quantize, perplexity and bench.
+    """
+    targets = [path.absolute() for _, path in request.targets]
+    if len(set(targets)) < len(targets):
+        raise UsageError("a type is named twice")
+    for kind, path in request.targets:
+        for warning in quantize.check(request.source, path, kind, request.options).warnings:
+            yield Warned(f"{kind.name}: {warning}")
+    with contextlib.ExitStack() as stack:
+        # The base's predictions of each token are kept in a file: models side by side need not fit into memory.
+        base = stack.enter_context(workspace(targets[0].parent, f"{request.source} report", 0)) / "logits"
+        yield from _row(request, request.source, save=base)
+        for kind, path in request.targets:
+            if signals.flag[0]:
+                return
+            yield from _quantized(request, kind, path)
+            yield from _row(request, path, base=base)
+
+
+def _quantized(request: Request, kind: QuantType, path: Path) -> Iterator[Step]:
+    """Quantising reports by a call, and cannot be stopped: the bar stands still for as long as one type takes."""
+    yield Step(f"{kind.name}: quantizing", 0, 0)
+    quantize.quantize(request.source, path, kind, request.options)
+
+
+def _row(
+    request: Request, path: Path, *, save: Path | None = None, base: Path | None = None
+) -> Iterator[Step | Warned | Row]:
+    """Nothing where a signal came before the end."""
+    label = _label(path)
+    measured: Perplexity | None = None
+    for event in perplexity.perplexity(
+        perplexity.Request(
+            models=[ModelOptions(path)],
+            texts=[request.text],
+            kl_base=base,
+            save_logits=save,
+            n_ctx=request.n_ctx if base is None else None,
+            most_chunks=request.most_chunks,
+            context=ContextOptions(n_ctx=0, n_threads=request.options.n_threads),
+        )
+    ):
+        if isinstance(event, Estimate):
+            yield Step(f"{label}: perplexity {event.ppl:.4f}", event.chunk, event.n_chunk)
+        elif isinstance(event, Perplexity):
+            measured = event
+    if measured is None or not measured.complete:
+        return
+    speeds: list[Measured] = []
+    for found in _speeds(request, path):
+        if isinstance(found, bench.Step):
+            yield Step(f"{label}: speed", found.step, found.n_step)
+        elif isinstance(found, bench.Warned) and base is None:  # once
+            yield Warned(found.message)
+        elif isinstance(found, bench.Failed):
+            raise found.error
+        elif isinstance(found, Measured):
+            speeds.append(found)
+    if len(speeds) == 2:
+        yield _of(path, measured, speeds)
+
+
+def _label(path: Path) -> str:
+    """Its type, if it is known."""
+    return quant_of_file(read_header(path)) or name(path)
+
+
+def _speeds(request: Request, path: Path) -> Iterator[bench.Event]:
+    context = ContextOptions(n_ctx=0, n_threads=request.options.n_threads)
+    return bench.bench(
+        bench.Request(
+            models=[ModelOptions(path)],
+            contexts=[context],
+            sizes=[(N_PROMPT, 0), (0, N_GEN)],
+            repetitions=REPETITIONS,
+        )
+    )
+
+
+def _of(path: Path, measured: Perplexity, speeds: Sequence[Measured]) -> Row:
+    statistics = measured.statistics or {}
+    return Row(
+        type=_label(path),
+        file=path,
+        size=measured.size,
+        bits_per_weight=measured.bits_per_weight,
+        ppl=Statistic(measured.ppl, measured.ppl_error),
+        difference=statistics.get("Mean PPL(Q)-PPL(base)"),
+        kld=statistics.get("Mean KLD"),
+        kld_99=statistics["99.0% KLD"].value if statistics else None,
+        same_top=statistics.get("Same top p"),
+        prompt_speed=Statistic(speeds[0].tokens_per_second, speeds[0].deviation),
+        generation_speed=Statistic(speeds[1].tokens_per_second, speeds[1].deviation),
+        chunks=measured.chunks,
+        n_ctx=measured.n_ctx,
+        statistics=measured.statistics,
+    )
