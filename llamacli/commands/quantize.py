@@ -14,7 +14,9 @@ from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.tasks.imatrix_file import ImatrixFile
+    from llamacli.tasks.quantize import QuantizeOptions
     from llamacli.tasks.report import Request
+    from llamacli.tasks.target import Choice, Target
     from llamacli.ui.output import Output
 
 TENSORS = "Which tensors become what"
@@ -38,6 +40,20 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Use this importance matrix: better, and low types need it."),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            "--target-size", metavar="SIZE", help="In place of TYPE: the best types for a file of at most 4GiB, 750MB …"
+        ),
+    ] = None,
+    target_bpw: Annotated[
+        float | None,
+        typer.Option("--target-bpw", metavar="BITS", help="The same, for so many bits per weight, such as 4.25."),
+    ] = None,
+    save_types: Annotated[
+        Path | None,
+        typer.Option("--save-types", metavar="FILE", help="Write the types chosen, for --tensor-type-file."),
     ] = None,
     calibrate: Annotated[
         list[Path] | None,
@@ -187,6 +203,8 @@ def quantize(
 
       llamacli quantize model-F16.gguf Q4_K_M --tensor-type ffn_down=q6_k --dry-run
 
+      llamacli quantize model-F16.gguf --target-size 4GiB --dry-run --save-types types.txt
+
       llamacli quantize model-F16.gguf IQ3_XXS --calibrate calibration.txt
 
       llamacli quantize model-F16.gguf Q8_0 Q5_K_M Q4_K_M --report wiki.test.raw --plot quants.png
@@ -199,13 +217,19 @@ def quantize(
     from llamacli.tasks.quantize_types import TYPES
     from llamacli.tasks.report import Request
     from llamacli.ui import quantize as ui
+    from llamacli.ui import target as target_ui
     from llamacli.ui.output import Output
 
     output = Output(as_json=as_json)
     if types:
         ui.show_types(TYPES, output)
         return
-    named = parse.words(arguments or [], out)
+    wanted = parse.target(target_size, target_bpw)
+    if wanted is None and save_types is not None:
+        raise UsageError("--save-types goes with --target-size or --target-bpw")
+    if wanted is not None and report is not None:
+        raise UsageError("--report compares types, and a target size chooses them")
+    named = parse.words(arguments or [], out, types=wanted is None)
     if calibrate and imatrix is not None:
         raise UsageError("--calibrate and --imatrix exclude each other: both give the importance matrix")
     options = task.QuantizeOptions(
@@ -230,32 +254,64 @@ def quantize(
         raise UsageError("--dry-run writes nothing, and --report compares files")
     if not (report or calibrate) and (ctx_size is not None or chunks is not None):
         raise UsageError("--ctx-size and --chunks go with --report or --calibrate")
-    kinds = named.types if report is not None else [parse.only_one(named.types)]
+    if report is None and wanted is None:
+        parse.only_one(named.types)
     source = model_file(named.model, pull=pull)
-    targets = [(kind, task.default_target(named.model, source, kind)) for kind in kinds]
+    quants = [wanted[1]] if wanted is not None else [kind.name for kind in named.types]
+    paths = [task.default_target(named.model, source, quant) for quant in quants]
     if named.out is not None:
         out_path = Path(named.out)
-        targets = [(kind, out_path / path.name if report else out_path) for kind, path in targets]
+        paths = [out_path / path.name if report else out_path for path in paths]
     if report is not None and named.out is not None and not out_path.is_dir():
         raise UsageError(f"{named.out} is no folder: --report makes several files", hint="name a folder that is there")
     text = read_text(report) if report is not None else None
-    if calibrate:
-        for _, path in [] if dry_run else targets:
+    if calibrate or wanted is not None:  # before minutes are spent
+        for path in [] if dry_run else paths:
             refuse(path, force=force)
+    if calibrate:
         matrix = _calibrated(calibrate, source, options.n_threads, ctx_size, chunks)
         options = dataclasses.replace(
             options, imatrix=task.Imatrix(None, matrix, tuple(include_weights or ()), tuple(exclude_weights or ()))
         )
     if text is not None:
+        targets = list(zip(named.types, paths, strict=True))
         _report(Request(source, targets, options, text, ctx_size, chunks), plot, output)
         return
-    ((kind, target),) = targets
+    choice = None
+    if wanted is not None:
+        choice = _chosen(source, wanted[0], options, calibrate or (), save_types)
+        kind, options = choice.kind, choice.options
+    else:
+        (kind,) = named.types
     if dry_run:
         result = task.plan(source, kind, options)
     else:
         with ui.Progress() as progress:
-            result = task.quantize(source, target, kind, options, on_progress=progress.update)
-    ui.show(result, output)
+            result = task.quantize(source, paths[0], kind, options, on_progress=progress.update)
+    if choice is not None:
+        target_ui.show(choice, result, output)
+    else:
+        ui.show(result, output)
+
+
+def _chosen(
+    source: Path, target: Target, options: QuantizeOptions, texts: Sequence[Path], save_types: Path | None
+) -> Choice:
+    """Types for a target size, measured on these texts, or on what the model itself writes."""
+    from llamacli.tasks.files import refuse, write
+    from llamacli.tasks.perplexity import read_text
+    from llamacli.tasks.target import choose
+    from llamacli.ui import target as ui
+
+    if save_types is not None:
+        refuse(save_types, force=options.force)
+    read = [read_text(text) for text in texts]
+    text = (", ".join(each.name for each in read), "\n".join(each.text for each in read)) if read else None
+    with ui.Progress() as progress:
+        choice = choose(source, target, options, text=text, on_progress=progress.update)
+    if save_types is not None:
+        write(save_types, choice.file_text().encode(), force=options.force)
+    return choice
 
 
 def _calibrated(

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from llamacli.engine import native
+from llamacli.engine.ggml_tensor import Tensor, check_layout
 from llamacli.engine.native import C
 from llamacli.errors import BadModelFile, EngineError, printable
 
@@ -21,32 +22,8 @@ _LEAST_ROWS = 16
 _F32 = 0  # enum ggml_type
 
 
-class _Tensor(ctypes.Structure):
-    """struct ggml_tensor (ggml.h)."""
-
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    ]
-
-
-_OBJECT_SIZE = 32  # struct ggml_object: ggml_tensor_overhead counts it along
-
 for _name, _result, _arguments in (
     ("ggml_op_name", ctypes.c_char_p, [ctypes.c_int]),
-    ("ggml_tensor_overhead", ctypes.c_size_t, []),
     ("ggml_nbytes", ctypes.c_size_t, [ctypes.c_void_p]),
     ("ggml_backend_buffer_is_host", ctypes.c_bool, [ctypes.c_void_p]),
     ("ggml_backend_tensor_get", None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]),
@@ -58,11 +35,7 @@ for _name, _result, _arguments in (
 @cache
 def _operations() -> tuple[int, int]:
     """Numbers of MUL_MAT and MUL_MAT_ID. Raises EngineError where the library's tensors are not laid out as here."""
-    if native.ggml_base.ggml_tensor_overhead() != ctypes.sizeof(_Tensor) + _OBJECT_SIZE:
-        raise EngineError(
-            "this llama-cpp-python lays its tensors out in a way that llamacli does not know: no importance matrix",
-            hint="pip install 'llama-cpp-python==0.3.36'",
-        )
+    check_layout()
     names = map(native.ggml_base.ggml_op_name, itertools.count())
     plain = next(i for i, name in enumerate(names) if name == b"MUL_MAT")
     return plain, next(i for i, name in enumerate(names, plain + 1) if name == b"MUL_MAT_ID")
@@ -109,24 +82,24 @@ class Collector:
             return ask  # want the next node, then refuse it: that ends the graph
         try:
             if ask:
-                return self._wants(_Tensor.from_address(address))
-            self._add(_Tensor.from_address(address))
+                return self._wants(Tensor.from_address(address))
+            self._add(Tensor.from_address(address))
         except BaseException as error:  # ctypes would print it and go on
             self._failure = error
             return ask
         return True
 
-    def _wants(self, node: _Tensor) -> bool:
+    def _wants(self, node: Tensor) -> bool:
         if node.op != self._plain:
             return bool(node.op == self._experts)
-        inputs = _Tensor.from_address(node.src[1])
+        inputs = Tensor.from_address(node.src[1])
         if inputs.ne[1] < _LEAST_ROWS or inputs.type != _F32:
             return False
         name = _name_of(node)
         return name.startswith(b"blk.") or (self._process_output and name == b"output.weight")
 
-    def _add(self, node: _Tensor) -> None:
-        weights = _Tensor.from_address(node.src[0])
+    def _add(self, node: Tensor) -> None:
+        weights = Tensor.from_address(node.src[0])
         name = _name_of(node).decode("utf-8", "replace")
         inputs = _array(node.src[1], np.float32)
         if node.op == self._experts:
@@ -153,15 +126,15 @@ class Collector:
         return sums
 
 
-def _name_of(node: _Tensor) -> bytes:
+def _name_of(node: Tensor) -> bytes:
     """Of the weight: `CUDA0#blk.0.attn_k.weight#0`, a copy on a device, is `blk.0.attn_k.weight`."""
-    name = bytes(_Tensor.from_address(node.src[0]).name)
+    name = bytes(Tensor.from_address(node.src[0]).name)
     return name.split(b"#", 2)[1] if b"#" in name else name
 
 
 def _array(address: int, kind: type[np.generic]) -> np.ndarray:
     """A tensor's data (ne3, ne2, ne1, ne0): the library's own memory, or a copy where that is on a device."""
-    tensor = _Tensor.from_address(address)
+    tensor = Tensor.from_address(address)
     if tensor.nb[0] != np.dtype(kind).itemsize:
         raise EngineError(f"{printable(tensor.name.decode('utf-8', 'replace'))}: its numbers do not lie side by side")
     n_bytes = native.ggml_base.ggml_nbytes(address)
@@ -179,7 +152,7 @@ def _squares(rows: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _add_plain(sums: Sums, inputs: np.ndarray, weights: _Tensor) -> np.ndarray:
+def _add_plain(sums: Sums, inputs: np.ndarray, weights: Tensor) -> np.ndarray:
     """Weights of several matrices meet an input of their own each; those of one meet all of it."""
     n3, n2, n_rows, n_columns = inputs.shape
     values = sums.values.reshape(-1, n_columns)

@@ -178,8 +178,8 @@ def imatrix(path: Path | None, include: Sequence[str], exclude: Sequence[str]) -
     return None
 
 
-def default_target(named: str, source: Path, kind: QuantType) -> Path:
-    """Where a model goes that is not told where: beside its source where that was `named` by its path.
+def default_target(named: str, source: Path, quant: str) -> Path:
+    """Where a model of type `quant` goes that is not told where: beside its source if that was `named` by its path.
 
     Else (the built-in model, a pulled one, one of Ollama's) into the current folder: a cache is no place for it.
     """
@@ -187,8 +187,7 @@ def default_target(named: str, source: Path, kind: QuantType) -> Path:
     beside = meant.path is not None and named != reference.BUILTIN
     name = source.name if source.suffix == ".gguf" else re.sub(r"[^\w.-]+", "-", meant.ollama or source.name)
     stem = _PART.sub("", name.removesuffix(".gguf"))
-    quant = kind.name if kind.name != "COPY" else "copy"
-    return (source.parent if beside else Path()) / f"{renamed(stem, quant)}.gguf"
+    return (source.parent if beside else Path()) / f"{renamed(stem, 'copy' if quant == 'COPY' else quant)}.gguf"
 
 
 def plan(source: Path, kind: QuantType, options: QuantizeOptions) -> Quantized:
@@ -243,7 +242,7 @@ class _Job:
 
     def __init__(self, source: Path, kind: QuantType, options: QuantizeOptions) -> None:
         self.source, self.kind, self.options = source, kind, options
-        self.parts = _parts(source)
+        self.parts = headers(source)
         self.entries = options.imatrix.entries() if options.imatrix else {}
         self._check_options()
         self.params = self._params()
@@ -507,7 +506,7 @@ class _Job:
 # --- headers --------------------------------------------------------------------------------------------------------
 
 
-def _parts(source: Path) -> list[Header]:
+def headers(source: Path) -> list[Header]:
     """The header of each part of a model, checked. Raises what reading them raises."""
     first = gguf.read_header(source)
     gguf_checks.check(first)

@@ -12,6 +12,7 @@ from llamacli.engine.quantize import MOST_KEY, MOST_VALUE
 from llamacli.errors import UsageError, printable
 from llamacli.tasks.prompt import decode, read_file
 from llamacli.tasks.quantize_types import QuantType, is_type, quant_type, tensor_type
+from llamacli.tasks.target import Target
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,21 @@ class Words:
     types: tuple[QuantType, ...]
 
 
-def words(given: Sequence[str], out: str | None) -> Words:
+def words(given: Sequence[str], out: str | None, *, types: bool = True) -> Words:
     """The arguments; `out` is that of -o. The second is OUT where it is the name of no type, as for llama-quantize.
 
-    Raises UsageError.
+    Without `types` there is none: a target size stands for it. Raises UsageError.
     """
     if not given:
         raise UsageError("no model is named", hint="llamacli quantize MODEL [OUT] TYPE")
     model, *rest = given
+    if not types:
+        if rest and is_type(rest[-1]):
+            raise UsageError(f"the target size chooses the types: leave {printable(rest[-1])} out")
+        named = [*rest, *([out] if out is not None else [])]
+        if len(named) > 1:
+            raise UsageError(f"{printable(named[0])} and {printable(named[1])} both name the new file")
+        return Words(model, named[0] if named else None, ())
     if rest and not is_type(rest[0]) and (len(rest) > 1 or rest[0].lower().endswith(".gguf") or "/" in rest[0]):
         if out is not None:
             raise UsageError(f"{printable(rest[0])} and -o {printable(out)} both name the new file")
@@ -38,6 +46,34 @@ def words(given: Sequence[str], out: str | None) -> Words:
     if not rest:
         raise UsageError("no type is named", hint="Q4_K_M is the usual one; llamacli quantize --types explains all")
     return Words(model, out, tuple(quant_type(text) for text in rest))
+
+
+def target(size: str | None, bits_per_weight: float | None) -> tuple[Target, str] | None:
+    """Of --target-size or --target-bpw, and what it is called in a file's name. Raises UsageError."""
+    if size is not None and bits_per_weight is not None:
+        raise UsageError("--target-size and --target-bpw exclude each other")
+    if size is not None:
+        return Target(size=file_size(size)), size.replace(" ", "")
+    if bits_per_weight is None:
+        return None
+    if not 0 < bits_per_weight < 32:
+        raise UsageError(f"--target-bpw {bits_per_weight:g}: a number between 0 and 32 is wanted")
+    return Target(bits_per_weight=bits_per_weight), f"{bits_per_weight:g}bpw"
+
+
+_UNITS = {"B": 1, **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)}}
+_UNITS |= {f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)}
+
+
+def file_size(text: str) -> int:
+    """ "4GiB", "4.2 MB", "1858048" → bytes. Raises UsageError."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]i?B|B)?", text.strip())
+    n_bytes = int(float(found[1]) * _UNITS[(found[2] or "B").replace("k", "K")]) if found else 0
+    if not 0 < n_bytes < 1 << 62:
+        raise UsageError(
+            f"--target-size {printable(text)}: a size is wanted, such as 4GiB (1024³ bytes each) or 4GB (1000³)"
+        )
+    return n_bytes
 
 
 def only_one(types: Sequence[QuantType]) -> QuantType:

@@ -46,14 +46,15 @@ def show(result: Quantized, output: Output) -> None:
     if result.obstacle is not None:
         note(f"warning: this is not possible as it is: {result.obstacle}", style="hint")
     if output.mode == "json":
-        output.document(_document(result))
+        output.document(document(result))
     elif output.mode == "plain":
         output.tsv(_HEADER, [*(_tsv_row(result, row) for row in result.types), _tsv_total(result)])
     else:
         _table(result, output)
 
 
-def _document(result: Quantized) -> dict[str, Any]:
+def document(result: Quantized) -> dict[str, Any]:
+    """For --json."""
     return {**vars(result), "types": result.types, "fallbacks": [tensor.name for tensor in result.fallbacks]}
 
 
