@@ -227,7 +227,7 @@ class Matcher:
         self._native.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._refuse_errors()
         bits = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little")
-        tokens = np.flatnonzero(bits)
+        tokens = np.flatnonzero(bits.view(bool))
         if not len(tokens):
             raise UsageError(f"{self._name}: the answer cannot go on: no token of this vocabulary fits")
         return tokens
