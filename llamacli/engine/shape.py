@@ -114,7 +114,9 @@ class _Pieces:
 def _located(shape: Shape, error: str) -> str:
     if shape.kind == "schema":
         return _where(shape, error)
-    if shape.kind == "regex" and (caret := re.search(r"^( +)\^", error, re.MULTILINE)):
+    caret = re.search(r"^( +)\^", error, re.MULTILINE)
+    # What stands between slashes is drawn with its own slashes and line breaks escaped: its columns are others.
+    if shape.kind == "regex" and caret and not {"/", "\n"} & set(shape.source):
         return f"character {len(caret[1]) - 4 + 1}: {_last(error)}"
     return _last(error)
 

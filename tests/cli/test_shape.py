@@ -101,6 +101,7 @@ def test_samples_of_a_shape(cli: Cli) -> None:
         (("--grammar", 'root ::= "a'), b"--grammar: line 1, column 10: this literal is not closed"),
         (("--grammar-file", "none.gbnf"), b"none.gbnf: no such file"),
         (("--regex", "a(b"), b"--regex: character 2: unclosed group"),
+        (("--regex", "a/(b"), b"--regex: unclosed group"),
         (("--regex", ""), b"an empty expression"),
         (("--choices", "a,,b"), b"a choice is empty"),
         (("--choices", "a", "--regex", "b"), b"one shape"),
