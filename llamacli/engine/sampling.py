@@ -134,6 +134,9 @@ class Sampler:
         for part in _parts(model, sampling, seed):
             C.llama_sampler_chain_add(self.chain, part)
         self._candidates: _Candidates | None = None
+        penalised = (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty) != (1.0, 0.0, 0.0)
+        adaptive = sampling.adaptive_target >= 0 or "adaptive_p" in sampling.samplers
+        self._remembers = penalised or adaptive or sampling.dry_multiplier > 0
         # Only the tail of a prompt can be penalised.
         self._window = max(sampling.repeat_last_n, sampling.dry_penalty_last_n if sampling.dry_multiplier else 0)
 
@@ -171,32 +174,31 @@ class Sampler:
         if self._candidates is None:
             self._candidates = _Candidates(context.model.n_vocab)
         logits = rows(context, row, 1)[0]
-        token = self._candidates.draw(self.chain, logits)
+        # A chain that remembers its tokens must not be told of one that does not fit.
+        token = self._candidates.draw(self.chain, logits) if self._remembers else self.sample(context, row)
         if not fits(token):
             token = self._candidates.draw(self.chain, logits, fitting())
-        C.llama_sampler_accept(self.chain, token)
+        if self._remembers:
+            C.llama_sampler_accept(self.chain, token)
         return token
 
 
 class _Candidates:
-    """An array of llama_token_data, filled through numpy."""
+    """An array of llama_token_data, filled through numpy. Samplers sort it, so each draw fills it again."""
 
     def __init__(self, n_vocab: int) -> None:
         import numpy as np
 
-        kind = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-        self._fresh = np.zeros(n_vocab, kind)  # samplers sort their array: each try needs the order again
-        self._fresh["id"] = np.arange(n_vocab)
-        self._data = np.empty(n_vocab, kind)
-        self._copy = np.copyto
+        self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._all = np.arange(n_vocab, dtype=np.int32)
+        self._pointer = ctypes.cast(self._data.ctypes.data, ctypes.POINTER(C.llama_token_data))
 
     def draw(self, chain: Any, logits: np.ndarray, tokens: np.ndarray | None = None) -> int:
         """What the chain picks of all tokens, or of these; the chain is not told."""
-        data = self._data if tokens is None else self._data[: len(tokens)]
-        self._copy(data, self._fresh if tokens is None else self._fresh[tokens])
-        data["logit"] = logits if tokens is None else logits[tokens]
-        pointer = ctypes.cast(data.ctypes.data, ctypes.POINTER(C.llama_token_data))
-        array = C.llama_token_data_array(data=pointer, size=len(data), selected=-1, sorted=False)
+        n = len(self._all if tokens is None else tokens)
+        self._data["id"][:n] = self._all if tokens is None else tokens
+        self._data["logit"][:n] = logits if tokens is None else logits[tokens]
+        array = C.llama_token_data_array(data=self._pointer, size=n, selected=-1, sorted=False)
         C.llama_sampler_apply(chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
             raise EngineError("the sampler chain picked no token")

@@ -114,7 +114,9 @@ class _Pieces:
 def _located(shape: Shape, error: str) -> str:
     if shape.kind == "schema":
         return _where(shape, error)
-    if shape.kind == "regex" and (caret := re.search(r"^( +)\^", error, re.MULTILINE)):
+    caret = re.search(r"^( +)\^", error, re.MULTILINE)
+    # What stands between slashes is drawn with its own slashes and line breaks escaped: its columns are others.
+    if shape.kind == "regex" and caret and not {"/", "\n"} & set(shape.source):
         return f"character {len(caret[1]) - 4 + 1}: {_last(error)}"
     return _last(error)
 
@@ -227,7 +229,7 @@ class Matcher:
         self._native.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._refuse_errors()
         bits = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little")
-        tokens = np.flatnonzero(bits)
+        tokens = np.flatnonzero(bits.view(bool))
         if not len(tokens):
             raise UsageError(f"{self._name}: the answer cannot go on: no token of this vocabulary fits")
         return tokens

@@ -101,6 +101,7 @@ def test_samples_of_a_shape(cli: Cli) -> None:
         (("--grammar", 'root ::= "a'), b"--grammar: line 1, column 10: this literal is not closed"),
         (("--grammar-file", "none.gbnf"), b"none.gbnf: no such file"),
         (("--regex", "a(b"), b"--regex: character 2: unclosed group"),
+        (("--regex", "a/(b"), b"--regex: unclosed group"),
         (("--regex", ""), b"an empty expression"),
         (("--choices", "a,,b"), b"a choice is empty"),
         (("--choices", "a", "--regex", "b"), b"one shape"),
@@ -130,6 +131,32 @@ def test_a_bad_shape_is_told_before_the_model_is_loaded(cli: Cli, tmp_path: Path
     (tmp_path / "m.gguf").write_bytes(b"no model")
     assert cli("complete", "-m", tmp_path / "m.gguf", "hi").returncode == 6
     assert cli("complete", "-m", tmp_path / "m.gguf", "--grammar", "x", "hi").returncode == 2
+
+
+#: What llama-completion 0.3.36 wrote after "Once upon a time" with stories260K, seed 7, 24 tokens, one thread.
+WORDS, RECURSION = 'root ::= ([a-m]+ " "){3,} "."?', 'root ::= "(" root ")" | " " [a-z]+ root | "!"'
+PENALTIES = ("--repeat-penalty", "1.3", "--frequency-penalty", "0.2")
+HOT = ("--temp", "1.5", "--top-k", "0", "--top-p", "1", "--min-p", "0")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "options", "text"),
+    [
+        (WORDS, (), "ce kid came jeech jellie all blackl"),
+        (WORDS, PENALTIES, "ce kid came jackie high eleggelllic"),
+        (WORDS, ("--dry-multiplier", "0.8"), "ce kid came jeech jam elecidile jam "),
+        (RECURSION, HOT, " there loved to l mend with happeners with proud pieces for"),
+        (RECURSION, ("--mirostat", "2"), " there were two friends named visit and dady and van up their"),
+        ('root ::= " the" | " a cat" | " dog" [s]?', ("--temp", "0"), " a cat"),
+    ],
+)
+def test_the_same_text_as_llama_completions(
+    cli: Cli, stories: Path, grammar: str, options: tuple[str, ...], text: str
+) -> None:
+    """So a token that does not fit is drawn again as llama.cpp does it, and the penalties never hear of it."""
+    fixed = ("--seed", 7, "-n", 24, "-t", 1, "-c", 256, "--partial")
+    done = cli("complete", "-m", stories, *fixed, *options, "--grammar", grammar, "Once upon a time")
+    assert done.stdout.decode().removesuffix("\n") == text
 
 
 # --- probabilities ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,20 @@ def test_the_end_counts_where_one_choice_begins_another(tiny: tuple[Model, Conte
     assert [weight.probability for weight in done.probabilities] == pytest.approx(shares, abs=NEAR)
     assert done.text == "Anna"
     assert done.probabilities[0].probability > 0.9
+
+
+def test_the_prompt_is_not_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[int] = []
+    decode = Context.decode
+
+    def counted(self: Context, batch: Any) -> bool:
+        evaluated.append(batch.n_tokens)
+        return decode(self, batch)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    done = ask(["positive", "negative"], "The film was good. " * 30 + "Is this review positive or negative?")
+    assert done.prompt_tokens > 100
+    assert sum(evaluated) <= done.prompt_tokens + 8
 
 
 def test_more_choices_than_sequences(tiny: tuple[Model, Context]) -> None:
