@@ -17,6 +17,7 @@ import typer.core
 import typer.main
 
 from llamacli import __version__, signals
+from llamacli.commands.setting_table import claim, fix
 from llamacli.errors import OF_THE_DISK, LlamacliError, OutOfMemory, StorageError
 
 #: verb → what it does. The verb's module in `commands/` is imported when it is used.
@@ -40,9 +41,12 @@ COMMANDS = {
     "outdated": "Show which models have a newer revision.",
     "tokens": "Show how a text is split into tokens.",
     "devices": "Show what this build can compute on.",
+    "config": "Show and change settings.",
+    "presets": "Show, edit and remove presets: prompts with their options.",
+    "completion": "Print what makes a shell complete with Tab.",
 }
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Command(typer.core.TyperCommand):
@@ -63,7 +67,15 @@ class Command(typer.core.TyperCommand):
             return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._checked(args))
+        mistake: LlamacliError | None = None
+        try:
+            fix(ctx, self.params)
+        except LlamacliError as error:
+            mistake = error  # --help, which ends the parsing, is there whatever the settings say
+        rest = super().parse_args(ctx, self._checked(args))
+        if mistake is not None:
+            raise mistake
+        return rest
 
     def _checked(self, args: list[str]) -> list[str]:
         options = {name: param for param in self.params for name in (*param.opts, *param.secondary_opts)}
@@ -189,21 +201,30 @@ class Group(typer.core.TyperGroup):
 
 
 def load(name: str) -> Any:
-    """The command of this name, from its module: a function, or a table of functions by name."""
+    """The command of this name, from its module: a function, or a table of functions by name; "" is the verb alone."""
     found = getattr(importlib.import_module(f"llamacli.commands.{name}"), name)
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT)
-    for verb, function in (found if isinstance(found, dict) else {name: found}).items():
+    verbs = found if isinstance(found, dict) else {name: found}
+    for verb, function in verbs.items():
+        if not verb:
+            continue
         made.command(verb, cls=Command, help=function.__doc__, context_settings=_CONTEXT)(function)
     if not isinstance(found, dict):
-        return typer.main.get_command(made)
+        command = typer.main.get_command(made)
+        claim(command.params)
+        return command
 
     @made.callback(invoke_without_command=True, help=COMMANDS[name])
     def alone(ctx: typer.Context) -> None:
-        if ctx.invoked_subcommand is None:
+        if ctx.invoked_subcommand is None and "" in verbs:
+            verbs[""]()
+        elif ctx.invoked_subcommand is None:
             typer.echo(ctx.get_help())
 
-    group = typer.main.get_command(made)
+    group: Any = typer.main.get_command(made)
     group.name = name
+    for command in group.commands.values():
+        claim(command.params)
     return group
 
 
@@ -260,6 +281,7 @@ def _storage_message(error: OSError) -> tuple[str, str | None, int]:
 app = typer.Typer(
     cls=Group,
     name="llamacli",
+    add_completion=False,  # `llamacli completion` has scripts of our own, which need no rich and run no foreign text
     help="Local, quantized language models on the command line.",
     context_settings=_CONTEXT,
     no_args_is_help=False,

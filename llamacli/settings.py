@@ -1,74 +1,206 @@
 """What the user wants by default: config.toml in the folder of settings, and LLAMACLI_* variables, which win over it.
 
-model = "qwen3.5:0.8b"   the model of commands without -m     LLAMACLI_MODEL
-pull = true              fetch a model that is not here       LLAMACLI_PULL=1
-history = false          keep no conversation of `chat`       LLAMACLI_HISTORY=0
-log = true               keep what `complete` does, too       LLAMACLI_LOG=1
+    temp = 0.2               the value of --temp where none is typed          LLAMACLI_TEMP=0.2
+    stop = ["\\n\\n"]          a list, for an option that may be repeated       LLAMACLI_STOP='["\\n\\n"]'
+    markdown = false         as --no-markdown                               LLAMACLI_MARKDOWN=0
+
+Which settings there are is not known here: `commands/setting_table.py` makes a `Setting` of every option that can be
+fixed. No file of the current folder is read: a repository that somebody cloned must not choose a model.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from llamacli import paths
-from llamacli.errors import StorageError, UsageError, printable
+from llamacli import paths, toml_file
+from llamacli.errors import UsageError, printable
+from llamacli.toml_file import TomlFile
 
 FILE = "config.toml"
-_SWITCHES = ("pull", "history", "log")
+#: Where a command's context keeps what its options are fixed by: in `meta`, parameter → an `Origin`.
+ORIGINS = "llamacli.origins"
+#: Variables that are no settings.
+OTHERS = ("HOME", "DEBUG", "SHARED")
+
+Kind = Literal["text", "whole", "number", "switch", "texts"]
+Origin = Literal["preset", "environment", "file", "default"]
+
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_EXPECTED: dict[Kind, str] = {
+    "text": "a text",
+    "whole": "a whole number",
+    "number": "a number",
+    "switch": "true or false",
+    "texts": "a text, or a list of texts",
+}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`model`: as for -m, None for none. `pull`: as --pull. `history`: chats are kept. `log`: completions are, too."""
+class Setting:
+    """One that there is. `check` returns a value as it is used, and raises ValueError with what is wrong with it.
 
-    model: str | None = None
-    pull: bool = False
-    history: bool = True
-    log: bool = False
+    `also`: other names by which somebody may look for it. `numeric`: a text that may be a whole number.
+    `switchable`: a text for which true and false stand, as "on" and "off".
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any
+    check: Callable[[Any], Any]
+    also: tuple[str, ...] = ()
+    numeric: bool = False
+    switchable: bool = False
+
+    @property
+    def variable(self) -> str:
+        return f"LLAMACLI_{self.name.upper()}"
+
+    def fitting(self, value: Any) -> Any:
+        """A value of a file, as it is used. Raises ValueError with what is wrong, to stand after the name."""
+        known = value
+        if self.kind == "texts" and type(value) is str:
+            known = [value]
+        elif self.kind == "number" and type(value) is int:
+            known = float(value)
+        elif self.numeric and type(value) is int:
+            known = str(value)
+        elif self.switchable and type(value) is bool:
+            known = "on" if value else "off"
+        if not self._is_of_kind(known):
+            raise ValueError(f"must be {self.expected}, not {toml_file.described(value)}")
+        if isinstance(known, int) and abs(known) >= 1 << 63:
+            raise ValueError("is too large a number")
+        try:
+            return self.check(known)
+        except ValueError as error:
+            raise ValueError(f"= {printable(str(error), 300)}") from error
+
+    def of_text(self, text: str) -> Any:
+        """A value as it is typed, or as a variable has it. Raises ValueError as `fitting`."""
+        typed: Any = text
+        shown = printable(text, 80)
+        if self.kind == "switch":
+            if text.strip().lower() not in _TRUE + _FALSE:
+                raise ValueError(f"= {shown}: not 1 and not 0")
+            typed = text.strip().lower() in _TRUE
+        elif self.kind in ("whole", "number"):
+            try:
+                typed = int(text) if self.kind == "whole" else float(text)
+            except (ValueError, OverflowError):
+                raise ValueError(f"= {shown}: {self.expected} is wanted") from None
+        elif self.kind == "texts" and text.lstrip().startswith("["):
+            import tomllib
+
+            try:
+                typed = tomllib.loads(f"list = {text}")["list"]
+            except (ValueError, RecursionError):
+                raise ValueError(f'= {shown}: a list is written ["one", "two"]') from None
+        return self.fitting(typed)
+
+    @property
+    def expected(self) -> str:
+        extra = ", or a whole number" if self.numeric else ", true or false" if self.switchable else ""
+        return _EXPECTED[self.kind] + extra
+
+    def _is_of_kind(self, value: Any) -> bool:
+        if self.kind == "texts":
+            return type(value) is list and all(type(item) is str for item in value)
+        return type(value) is {"text": str, "whole": int, "number": float, "switch": bool}[self.kind]
 
 
-def read() -> Settings:
-    """The settings that hold now. Raises UsageError for mistakes, StorageError for a file that cannot be read."""
-    path = paths.config() / FILE
-    values = _checked(path, _table(path))
-    if model := os.environ.get("LLAMACLI_MODEL"):
-        values["model"] = model
-    for name in _SWITCHES:
-        if text := os.environ.get(f"LLAMACLI_{name.upper()}", "").strip().lower():
-            if text not in _TRUE + _FALSE:
-                raise UsageError(f"LLAMACLI_{name.upper()}={printable(text, 80)}: not 1 and not 0")
-            values[name] = text in _TRUE
-    return Settings(**values)
+@dataclass(frozen=True)
+class Value:
+    """What holds, and why: `place` is the variable, or the file and line, "" for a default."""
+
+    value: Any
+    origin: Origin
+    place: str = ""
 
 
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
+Table = Mapping[str, Setting]
+
+
+def path() -> Path:
+    """The user's file. It need not exist."""
+    return paths.config() / FILE
+
+
+def read(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
+    """What file and environment say of the settings `wanted`. `whole` gives all settings, for names not among these.
+
+    Raises UsageError for a mistake in the file, or in a variable of those, StorageError for a file that cannot be read.
+    """
+    return {**of_file(wanted, whole), **of_environment(wanted)}
+
+
+def of_file(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
+    file = toml_file.read(path(), "file of settings")
+    if file is None:
         return {}
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: {printable(str(error), 200)}") from error
+    found = checked(file, file.table(), wanted, whole)
+    return {name: value for name, value in found.items() if name in wanted}
 
 
-def _checked(path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, tuple[type, str]] = {"model": (str, "a text")}
-    kinds |= dict.fromkeys(_SWITCHES, (bool, "true or false"))
+def checked(file: TomlFile, table: Mapping[str, Any], wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
+    """The values of a file's table, each as its setting wants it. Raises UsageError with the line of the first mistake.
+
+    For names that are not among those `wanted`, `whole` gives all settings.
+    """
+    found = {}
     for key, value in table.items():
-        if key not in kinds:
-            raise UsageError(f"{path}: no such setting: {printable(key, 80)}", hint=f"there are {', '.join(kinds)}")
-        kind, expected = kinds[key]
-        if type(value) is not kind or value == "":
-            raise UsageError(f"{path}: {key} must be {expected}")
-    return table
+        setting = wanted.get(key) or whole().get(key)
+        if setting is None:
+            raise file.wrong(file.line(key), f"no such setting: {printable(key, 80)}{meant(key, whole())}", hint=_ALL)
+        try:
+            fitting = setting.fitting(value)
+        except ValueError as error:
+            raise file.wrong(file.line(key), f"{key} {error}") from None
+        found[key] = Value(fitting, "file", file.where(file.line(key)))
+    return found
+
+
+def of_environment(wanted: Table) -> dict[str, Value]:
+    """An empty variable is none."""
+    found = {}
+    for name, setting in wanted.items():
+        if text := os.environ.get(setting.variable):
+            try:
+                value = setting.of_text(text)
+            except ValueError as error:
+                raise UsageError(f"{setting.variable}{_closed_up(str(error))}") from None
+            found[name] = Value(value, "environment", setting.variable)
+    return found
+
+
+def unknown_variables(table: Table) -> list[str]:
+    """The names of LLAMACLI_* variables that mean nothing."""
+    known = {setting.variable for setting in table.values()} | {f"LLAMACLI_{name}" for name in OTHERS}
+    return sorted(name for name in os.environ if name.startswith("LLAMACLI_") and name not in known)
+
+
+def meant(name: str, table: Table, template: str = "; did you mean {}?") -> str:
+    """The setting that a wrong name most likely stands for, as the end of a message; "" where there is none."""
+    import difflib
+
+    plain = name.lower().lstrip("-").replace("-", "_")
+    spelled = {other: setting.name for setting in table.values() for other in (*setting.also, setting.name)}
+    near = [plain] if plain in spelled else difflib.get_close_matches(plain, spelled, 1, 0.7) or _begun(plain, spelled)
+    return template.format(spelled[near[0]]) if near else ""
+
+
+def _begun(plain: str, names: Iterable[str]) -> list[str]:
+    begun = [name for name in names if len(plain) > 2 and name.startswith(plain)]
+    return begun if len(begun) == 1 else []
+
+
+def _closed_up(message: str) -> str:
+    """As a shell writes it: NAME=value."""
+    return f"={message[2:]}" if message.startswith("= ") else f" {message}"
+
+
+_ALL = "llamacli config ls shows all settings"

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ADVANCED, GPU, INT_MAX, MODEL, LoadFlags, between, grouped
+from llamacli.commands import words
+from llamacli.commands.options import ADVANCED, GPU, INT_MAX, MODEL, LoadFlags, between, grouped, setting
 from llamacli.errors import SomeItemsFailed, UsageError
 
 #: Options of LoadFlags that are lists here, and the context's size, which each test has.
@@ -29,7 +30,9 @@ class BenchFlags(LoadFlags):
 
     models: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", metavar="MODEL", help="As for complete; repeatable. (LLAMACLI_MODEL, or tiny)"),
+        setting(
+            "-m", "--model", metavar="MODEL", help="As for complete; repeatable. (tiny)", autocompletion=words.models
+        ),
     ] = None
 
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
 from llamacli.commands.template_options import TemplateFlags
@@ -15,12 +17,15 @@ from llamacli.errors import UsageError
 
 @grouped
 def chat(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="As for -m.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="As for -m.", autocompletion=words.models)
+    ] = None,
     turns: Annotated[
         bool, typer.Option("--turns", help="Each line of standard input is a turn; print the answers only.")
     ] = False,
     *,
     talking: TalkFlags,
+    presets: PresetFlags,
     answers: AnswerFlags,
     sampling: SamplingFlags,
     template: TemplateFlags,
@@ -38,13 +43,14 @@ def chat(
 
       llamacli chat --turns < script.txt
     """
-    if name is not None and model.named not in (None, name):
+    if name is not None and model.typed("model") and model.model != name:
         raise UsageError(f"two models: {name} as the argument, {model.named} as -m", hint="give one of them")
     talk(
         name or model.named,
         None,
         turns=turns,
         talking=talking,
+        presets=presets,
         answers=answers,
         sampling=sampling,
         template=template,

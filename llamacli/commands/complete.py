@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.preset_options import PresetFlags, SaveFlag, save
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
-from llamacli.commands.talk import HistoryFlags, begin, named_model, open_history
+from llamacli.commands.talk import HistoryFlags, LogFlag, begin, named_model, open_history
 from llamacli.commands.template_options import TemplateFlags
 from llamacli.errors import UsageError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @grouped
 def complete(
+    ctx: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(metavar="[PROMPT]", help="What to answer or continue; - is standard input alone.")
     ] = None,
@@ -76,10 +78,10 @@ def complete(
     ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
-    log: Annotated[
-        bool | None, typer.Option("--log/--no-log", help="Keep prompt and answer in the history.", show_default=False)
-    ] = None,
+    log: LogFlag = False,
+    keep: SaveFlag = None,
     *,
+    presets: PresetFlags,
     answers: AnswerFlags,
     history: HistoryFlags,
     shaping: ShapeFlags,
@@ -102,7 +104,6 @@ def complete(
     """
     import functools
 
-    from llamacli import settings
     from llamacli.tasks import complete as task
     from llamacli.tasks import completion
     from llamacli.tasks import extract as blocks
@@ -116,31 +117,41 @@ def complete(
     if prompt is not None and prompt_option is not None:
         raise UsageError("two prompts: one as the argument, one as --prompt", hint="give one of them")
     prompt = prompt if prompt is not None else prompt_option
+    if keep is not None:
+        save(ctx, keep, prompt, presets)
+        return
     output = Output(as_json=as_json)
     _refuse_contradictions(output, raw, chat, special, answers, samples, null, echo)
     _refuse_views(output, logprobs, confidence, extract, extract_last, echo)
     _refuse_no_infill(suffix, infill, prompt, files, chat, special, answers, history, template)
     shape, cut = shaping.given(), extract or extract_last
-    if shape is not None and answers.stop:
+    if shape is not None and answers.asked("stop"):
         raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
-    if raw and (history.wanted or template.chat_template or template.template_arg):
+    if raw and (history.wanted or template.asked("chat_template") or template.asked("template_arg")):
         raise UsageError("--raw knows neither a conversation nor a chat template")
     think, (source, arguments) = answers.thinking(), template.given()
-    store = open_history(history, unasked=settings.read().log if log is None else log)
+    store = open_history(history, unasked=log)
     conversation = begin(store, history, origin="complete")
     name, loaded = named_model(model.named or conversation.model or model.model, model)
     context, values = model.context(), sampling.given()
     piped = stdin.read(wanted=prompt == "-", unwanted=no_stdin or infill is not None)
+    gap_prefix: str | None = None
     if infill is not None:
-        text, suffix = gap.split(infill, replace_invalid=replace_invalid)
-    else:
-        argument = None if prompt == "-" else prompt
-        text = gather(argument, files or [], piped, raw=raw or suffix is not None, replace_invalid=replace_invalid)
+        gap_prefix, suffix = gap.split(infill, replace_invalid=replace_invalid)
+    plain = raw or suffix is not None
+
+    def text() -> str:
+        if gap_prefix is not None:
+            return gap_prefix
+        return gather(None if prompt == "-" else prompt, files or [], piped, raw=plain, replace_invalid=replace_invalid)
+
+    anything = bool(prompt or files or piped or infill)
+    filled = presets.filled(answers, conversation.system, text, anything=anything, join="" if plain else "\n\n")
     request = task.Request(
         model=loaded,
-        prompt=text,
+        prompt=filled.prompt or "",
         suffix=suffix,
-        system=answers.system if answers.system is not None else conversation.system,
+        system=None if plain else filled.system,
         earlier=tuple(messages(None, conversation.path())),
         template=source,
         template_args=arguments,
@@ -148,9 +159,10 @@ def complete(
         chat=chat,
         special=special,
         think=think,
+        unasked=answers.unasked,
         sampling=values,
         max_tokens=answers.limit,
-        stops=tuple(answers.stop or ()),
+        stops=tuple(answers.stop or ()) if shape is None else (),
         shape=shape,
         weigh=output.mode == "json",
         logprobs=0 if confidence and logprobs is None else logprobs,
@@ -192,11 +204,11 @@ def _refuse_contradictions(
     null: bool,
     echo: bool,
 ) -> None:
-    if raw and answers.system is not None:
+    if raw and answers.asked("system"):
         raise UsageError("--raw has no system message", hint="put the text into the prompt, or leave out --raw")
     if raw and chat:
         raise UsageError("--raw and --chat exclude each other")
-    if raw and (answers.think or answers.no_think):
+    if raw and (answers.asked("think") or answers.no_think):
         raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
     if special and not raw:
         raise UsageError("--special needs --raw: the chat template writes the control tokens itself")
@@ -242,7 +254,7 @@ def _refuse_no_infill(
         raise UsageError("--infill takes what follows from its file, so it excludes --suffix")
     if infill is not None and (prompt is not None or files):
         raise UsageError("--infill takes all of its text from its file, so it excludes a prompt")
-    if chat or special or answers.system is not None or answers.think or answers.no_think or history.wanted:
+    if chat or special or answers.asked("system") or answers.asked("think") or answers.no_think or history.wanted:
         raise UsageError(f"{option} fills a gap in a text: it knows neither a conversation nor control tokens")
-    if template.chat_template or template.template_arg:
+    if template.asked("chat_template") or template.asked("template_arg"):
         raise UsageError(f"{option} uses the model's own infill tokens, and no chat template")

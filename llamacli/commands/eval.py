@@ -12,7 +12,14 @@ from llamacli.commands.options import ModelFlags, between, grouped
 
 @grouped
 def eval(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="hellaswag, winogrande or choice.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="hellaswag, winogrande or choice.",
+            autocompletion=lambda incomplete: ["hellaswag", "winogrande", "choice"],
+        ),
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The questions; - is standard input.")],
     n: Annotated[
         int | None,

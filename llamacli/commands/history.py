@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import between
 from llamacli.errors import UsageError
 
-Which = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its name or number. (the last one)")]
+Which = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="Its name or number. (the last one)", autocompletion=words.conversations),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
@@ -55,7 +59,7 @@ def show(
 
 
 def search(
-    words: Annotated[list[str], typer.Argument(metavar="WORDS…", help="All must be in a message.")],
+    wanted: Annotated[list[str], typer.Argument(metavar="WORDS…", help="All must be in a message.")],
     limit: Annotated[
         int, typer.Option("-n", "--limit", callback=between(1), metavar="N", help="Messages.", show_default=False)
     ] = 50,
@@ -66,7 +70,7 @@ def search(
     from llamacli.ui import history as ui
     from llamacli.ui.output import Output
 
-    ui.matches(task.search(words, limit), Output(as_json=as_json))
+    ui.matches(task.search(wanted, limit), Output(as_json=as_json))
 
 
 def export(
@@ -97,7 +101,9 @@ def export(
 
 
 def rm(
-    which: Annotated[list[str] | None, typer.Argument(metavar="NAME…", help="Names or numbers.")] = None,
+    which: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME…", help="Names or numbers.", autocompletion=words.conversations)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Only show what would go.")] = False,

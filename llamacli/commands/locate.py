@@ -14,16 +14,13 @@ NO_MODEL = (
 
 
 def model_file(model: str | None, *, pull: bool = False) -> Path:
-    """The file that `-m` means; without `-m` that of the settings, or else the built-in model, which stderr says.
+    """The file that `-m`, or the setting, means; None is the built-in model, which stderr says.
 
-    A model of the Hub that is not here is pulled where `pull` or a setting says so, or a person at the terminal does.
+    A model of the Hub that is not here is pulled where `pull` says so, or a person at the terminal does.
     Raises ModelNotFound, UsageError, and where it pulls NetworkError, AccessDenied, StorageError, ChecksumMismatch.
     """
-    from llamacli import settings
     from llamacli.models import reference
 
-    chosen = settings.read()
-    model = chosen.model if model is None else model
     if model is None:
         from llamacli.ui.output import note
 
@@ -34,7 +31,7 @@ def model_file(model: str | None, *, pull: bool = False) -> Path:
     meant = reference.parse(model)
     path = reference.locate(meant)
     if path is None and (meant.repository or meant.url):
-        path = _pulled(model, unasked=pull or chosen.pull)
+        path = _pulled(model, unasked=pull)
     if path is None:
         raise reference.missing(meant)
     return path

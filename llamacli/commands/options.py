@@ -5,6 +5,9 @@
 
 A group is a dataclass whose fields are annotated options; `grouped` shows Typer the fields as the command's own
 parameters and hands the command the filled dataclass. Names are those of llama.cpp, ollama and llm.
+
+An option that is declared by `setting` can be fixed in config.toml and by a variable: name, type, check and help are
+the option's (`commands/setting_table.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import math
 import os
 import re
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from llamacli import settings
+from llamacli.commands import words
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +50,69 @@ def between(smallest: int, largest: int = INT_MAX) -> Callable[[Any], Any]:
     return check
 
 
+class Unfit(typer.BadParameter):
+    """A value that its option cannot have. The message goes on after the option's name: "q9: it must be …"."""
+
+    def format_message(self) -> str:
+        names = sorted(self.param.opts, key=len) if self.param is not None else [""]
+        return f"{names[-1]} {self.message}"
+
+
+def among(*words: str, later: Callable[[], Iterable[str]] = tuple) -> dict[str, Any]:
+    """For an option whose value is one of a few words, in upper or lower case: its check, and what Tab offers.
+
+    `later` gives more of them when there is a value, so that it may import.
+    """
+
+    def check(value: str | None) -> str | None:
+        if value is None:
+            return None
+        allowed = (*words, *later())
+        if value.lower() not in allowed:
+            raise Unfit(f"{value}: it must be one of {', '.join(allowed)}")
+        return value.lower()
+
+    def offered(incomplete: str) -> list[str]:
+        return [*words, *later()]
+
+    vars(check)["words"] = words
+    return {"callback": check, "autocompletion": offered}
+
+
+def setting(*names: str, **details: Any) -> Any:
+    """An option that config.toml and LLAMACLI_NAME can fix, by the name of its first long form: --top-k, top_k."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    variable = "LLAMACLI_" + long[2:].upper().replace("-", "_")
+    return typer.Option(*names, envvar=variable, show_envvar=False, **details)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """A group of options. `sources`: where the value of each comes from.
+
+    That is "option" (it was typed), "preset", "environment", "file" or "default".
+    """
+
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    def typed(self, name: str) -> bool:
+        return self.sources.get(name) == "option"
+
+    def asked(self, name: str) -> bool:
+        """Whether it was typed, or is a preset's: what a setting says must give way where it does not apply."""
+        return self.sources.get(name) in ("option", "preset")
+
+
+def sources(ctx: typer.Context) -> dict[str, str]:
+    """Where each parameter of a command has its value from, as in `Flags`."""
+    fixed: Mapping[str, str] = ctx.meta.get(settings.ORIGINS, {})
+    found = {}
+    for name in ctx.params:
+        source = getattr(ctx.get_parameter_source(name), "name", "DEFAULT")
+        found[name] = {"COMMANDLINE": "option", "DEFAULT_MAP": fixed.get(name, "file")}.get(source, "default")
+    return found
+
+
 def grouped(function: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
     """Expand the parameters whose type is a dataclass into that dataclass's fields.
 
@@ -59,7 +127,7 @@ def grouped(function: Callable[..., None], without: Collection[str] = ()) -> Cal
             continue
         group = groups[parameter.name]
         field_hints = typing.get_type_hints(group, include_extras=True)
-        for field in _shown(group, without):
+        for field in _options(group, without):
             parameters.append(
                 inspect.Parameter(
                     field.name,
@@ -69,11 +137,17 @@ def grouped(function: Callable[..., None], without: Collection[str] = ()) -> Cal
                 )
             )
 
+    context = next((p.name for p in parameters if p.annotation is typer.Context), None)
+    if context is None:
+        parameters.append(inspect.Parameter("ctx_of_groups", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+
     @functools.wraps(function)
     def command(**values: Any) -> None:
+        known = sources(values[context] if context else values.pop("ctx_of_groups"))
         for name, group in groups.items():
-            fields = {field.name: values.pop(field.name) for field in _shown(group, without)}
-            values[name] = cast(type, group)(**fields)
+            fields = {field.name: values.pop(field.name) for field in _options(group, without)}
+            told = {"sources": known} if issubclass(cast(type, group), Flags) else {}
+            values[name] = cast(type, group)(**fields, **told)
         function(**values)
 
     del command.__wrapped__  # or Typer would look through it
@@ -84,23 +158,23 @@ def grouped(function: Callable[..., None], without: Collection[str] = ()) -> Cal
     return command
 
 
-def _shown(group: Any, without: Collection[str]) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(group) if field.name not in without]
+def _options(group: Any, without: Collection[str] = ()) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(group) if field.name != "sources" and field.name not in without]
 
 
 ModelFlag = Annotated[
     str | None,
-    typer.Option(
+    setting(
         "-m",
         "--model",
         metavar="MODEL",
         help="A file, an alias, user/repo[:QUANT] that was pulled, or tiny, the built-in toy. (tiny)",
-        envvar="LLAMACLI_MODEL",
+        autocompletion=words.models,
     ),
 ]
 
 PullFlag = Annotated[
-    bool, typer.Option("--pull", help="Fetch the model from the Hub if it is not here.", rich_help_panel=MODEL)
+    bool, setting("--pull/--no-pull", help="Fetch the model from the Hub if it is not here.", rich_help_panel=MODEL)
 ]
 
 
@@ -113,8 +187,11 @@ def _forbid_network(wanted: bool) -> bool:
 
 OfflineFlag = Annotated[
     bool,
-    typer.Option(
-        "--offline", help="Never use the network. (HF_HUB_OFFLINE)", callback=_forbid_network, rich_help_panel=MODEL
+    setting(
+        "--offline/--no-offline",
+        help="Never use the network. (HF_HUB_OFFLINE)",
+        callback=_forbid_network,
+        rich_help_panel=MODEL,
     ),
 ]
 
@@ -127,7 +204,7 @@ TokenFlag = Annotated[
 #: For estimates of memory; `complete` fits its context to the prompt.
 MemoryContext = Annotated[
     int | None,
-    typer.Option(
+    setting(
         "-c",
         "--ctx-size",
         callback=between(0),
@@ -145,21 +222,28 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerFlags:
+class AnswerFlags(Flags):
     """What every verb that answers takes."""
 
     system: Annotated[
-        str | None, typer.Option("-s", "--system", "-sys", metavar="TEXT", help="A system message (chat models).")
+        str | None, setting("-s", "--system", "-sys", metavar="TEXT", help="A system message (chat models).")
     ] = None
     think: Annotated[
         str | None,
-        typer.Option("--think", metavar="[=low|medium|high]", help="Let the model reason, as hard as said."),
+        setting(
+            "--think",
+            metavar="[=low|medium|high]",
+            help="Let the model reason, as hard as said.",
+            **among("on", "low", "medium", "high", "off"),
+        ),
     ] = None
     no_think: Annotated[bool, typer.Option("--no-think", help="Ask the model not to reason.")] = False
-    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Do not show the reasoning.")] = False
+    hidethinking: Annotated[bool, setting("--hidethinking/--no-hidethinking", help="Do not show the reasoning.")] = (
+        False
+    )
     max_tokens: Annotated[
         int | None,
-        typer.Option(
+        setting(
             "-n",
             "--max-tokens",
             "--n-predict",
@@ -168,17 +252,21 @@ class AnswerFlags:
             callback=between(-1),
         ),
     ] = None
-    stop: Annotated[
-        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
-    ] = None
+    stop: Annotated[list[str] | None, setting("--stop", metavar="TEXT", help="End before this text; repeatable.")] = (
+        None
+    )
 
     def thinking(self) -> str | None:
         """ "off", "on", an effort, or None where nothing was said. Raises UsageError."""
-        if self.think is not None and self.no_think:
+        if self.typed("think") and self.no_think:
             raise UsageError("--think and --no-think exclude each other")
-        if self.think is not None:
-            return one_of("--think", self.think, ("on", "low", "medium", "high"))
-        return "off" if self.no_think else None
+        return "off" if self.no_think else self.think
+
+    @property
+    def unasked(self) -> frozenset[str]:
+        """Of system and think what only a setting says: it gives way where the model has no chat template."""
+        asked = {"system": self.asked("system"), "think": self.asked("think") or self.no_think}
+        return frozenset(name for name, is_asked in asked.items() if not is_asked)
 
     @property
     def limit(self) -> int | None:
@@ -186,13 +274,59 @@ class AnswerFlags:
         return None if self.max_tokens == -1 else self.max_tokens
 
 
+def kv_types() -> Iterable[str]:
+    from llamacli.engine.types import KV_TYPES
+
+    return KV_TYPES
+
+
+def fit(parse: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """A check that tries what the value is later used by; `parse` raises Unfit."""
+
+    def check(value: Any) -> Any:
+        for each in value if isinstance(value, (list, tuple)) else () if value is None else (value,):
+            parse(each)
+        return value
+
+    return check
+
+
+def _gpu_layers(text: str) -> int | None:
+    text = text.lower()
+    if text in ("auto", "all"):
+        return None if text == "auto" else -1
+    if not re.fullmatch(r"\d+", text):
+        raise Unfit(f"{text}: it must be auto, all or a number of layers")
+    return min(int(text), INT_MAX)
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in re.split("[,/]", text)) if text else ()
+    except ValueError as error:
+        raise Unfit(f"{text}: numbers separated by commas are wanted, such as 3,1") from error
+    if any(not math.isfinite(number) or number < 0 for number in numbers):
+        raise Unfit(f"{text}: each part must be 0 or more")
+    return numbers
+
+
+def _overrides(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in text.split(","):
+        pattern, equals, buffer = part.rpartition("=")
+        if not equals or not pattern or not buffer:
+            raise Unfit(f"{part}: REGEX=BUFFER is wanted, such as exps=CPU")
+        pairs.append((pattern, buffer))
+    return pairs
+
+
 @dataclasses.dataclass(frozen=True)
-class LoadFlags:
+class LoadFlags(Flags):
     """How a model is loaded and run."""
 
     ctx_size: Annotated[
         int | None,
-        typer.Option(
+        setting(
             "-c",
             "--ctx-size",
             callback=between(0),
@@ -203,7 +337,7 @@ class LoadFlags:
     ] = None
     threads: Annotated[
         int | None,
-        typer.Option(
+        setting(
             "-t",
             "--threads",
             callback=between(1, 512),
@@ -216,34 +350,40 @@ class LoadFlags:
     offline: OfflineFlag = False
     lora: Annotated[
         list[str] | None,
-        typer.Option("--lora", metavar="FILE[:SCALE]", help="Apply a LoRA adapter; repeatable.", rich_help_panel=MODEL),
+        setting("--lora", metavar="FILE[:SCALE]", help="Apply a LoRA adapter; repeatable.", rich_help_panel=MODEL),
     ] = None
     gpu_layers: Annotated[
         str,
-        typer.Option(
+        setting(
             "-ngl",
             "--gpu-layers",
             "--n-gpu-layers",
             metavar="auto|all|N",
             help="Layers to put on the GPU; auto: as many as fit.",
             rich_help_panel=GPU,
+            callback=fit(_gpu_layers),
         ),
     ] = "auto"
     device: Annotated[
         str | None,
-        typer.Option(
+        setting(
             "-dev", "--device", metavar="NAMES", help="Devices to offload to, by comma; none: CPU.", rich_help_panel=GPU
         ),
     ] = None
     tensor_split: Annotated[
         str | None,
-        typer.Option(
-            "-ts", "--tensor-split", metavar="N,N", help="Each GPU's share, such as 3,1.", rich_help_panel=GPU
+        setting(
+            "-ts",
+            "--tensor-split",
+            metavar="N,N",
+            help="Each GPU's share, such as 3,1.",
+            rich_help_panel=GPU,
+            callback=fit(_numbers),
         ),
     ] = None
     main_gpu: Annotated[
         int | None,
-        typer.Option(
+        setting(
             "-mg",
             "--main-gpu",
             callback=between(0),
@@ -254,17 +394,18 @@ class LoadFlags:
     ] = None
     override_tensor: Annotated[
         list[str] | None,
-        typer.Option(
+        setting(
             "-ot",
             "--override-tensor",
             metavar="REGEX=BUFFER",
             help="Put the tensors of these names elsewhere, such as exps=CPU; repeatable.",
             rich_help_panel=GPU,
+            callback=fit(_overrides),
         ),
     ] = None
     n_cpu_moe: Annotated[
         int,
-        typer.Option(
+        setting(
             "-ncmoe",
             "--n-cpu-moe",
             callback=between(0),
@@ -275,7 +416,7 @@ class LoadFlags:
     ] = 0
     batch_size: Annotated[
         int,
-        typer.Option(
+        setting(
             "-b",
             "--batch-size",
             callback=between(1),
@@ -286,7 +427,7 @@ class LoadFlags:
     ] = 2048
     ubatch_size: Annotated[
         int,
-        typer.Option(
+        setting(
             "-ub",
             "--ubatch-size",
             callback=between(1),
@@ -297,30 +438,41 @@ class LoadFlags:
     ] = 512
     flash_attn: Annotated[
         str,
-        typer.Option("-fa", "--flash-attn", metavar="auto|on|off", help="Flash attention.", rich_help_panel=ADVANCED),
+        setting(
+            "-fa",
+            "--flash-attn",
+            metavar="auto|on|off",
+            help="Flash attention.",
+            rich_help_panel=ADVANCED,
+            **among("auto", "on", "off"),
+        ),
     ] = "auto"
     cache_type_k: Annotated[
         str,
-        typer.Option(
+        setting(
             "-ctk",
             "--cache-type-k",
             metavar="TYPE",
             help="K cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl.",
             rich_help_panel=ADVANCED,
+            **among(later=kv_types),
         ),
     ] = "f16"
     cache_type_v: Annotated[
         str,
-        typer.Option("-ctv", "--cache-type-v", metavar="TYPE", help="V cache.", rich_help_panel=ADVANCED),
+        setting(
+            "-ctv", "--cache-type-v", metavar="TYPE", help="V cache.", rich_help_panel=ADVANCED, **among(later=kv_types)
+        ),
     ] = "f16"
-    no_mmap: Annotated[
-        bool, typer.Option("--no-mmap", help="Read the file instead of mapping it.", rich_help_panel=ADVANCED)
-    ] = False
-    mlock: Annotated[bool, typer.Option("--mlock", help="Keep the model in RAM.", rich_help_panel=ADVANCED)] = False
-
-    no_repack: Annotated[
-        bool, typer.Option("--no-repack", help="Do not rearrange weights for this processor.", rich_help_panel=ADVANCED)
-    ] = False
+    mmap: Annotated[bool, setting("--mmap/--no-mmap", help="Map the file, or read it.", rich_help_panel=ADVANCED)] = (
+        True
+    )
+    mlock: Annotated[bool, setting("--mlock/--no-mlock", help="Keep the model in RAM.", rich_help_panel=ADVANCED)] = (
+        False
+    )
+    repack: Annotated[
+        bool, setting("--repack/--no-repack", help="Rearrange weights for this processor.", rich_help_panel=ADVANCED)
+    ] = True
 
     def options_of(self, model: str | None, *, vocab_only: bool = False) -> ModelOptions:
         """For this model. Raises UsageError, ModelNotFound, and what pulling raises."""
@@ -331,29 +483,29 @@ class LoadFlags:
             path=model_file(model, pull=self.pull),
             n_gpu_layers=_gpu_layers(self.gpu_layers),
             devices=_devices(self.device),
-            tensor_split=_numbers("--tensor-split", self.tensor_split),
+            tensor_split=_numbers(self.tensor_split),
             main_gpu=self.main_gpu,
             override_tensor=tuple(pair for text in self.override_tensor or () for pair in _overrides(text)),
             n_cpu_moe=self.n_cpu_moe,
-            mmap=not self.no_mmap,
+            mmap=self.mmap,
             mlock=self.mlock,
-            repack=not self.no_repack,
+            repack=self.repack,
             loras=tuple(_lora(text) for text in self.lora or ()),
             vocab_only=vocab_only,
         )
 
     def context(self) -> ContextOptions:
         """Everything about the context but its size. Raises UsageError."""
-        from llamacli.engine.types import KV_TYPES, ContextOptions
+        from llamacli.engine.types import ContextOptions
 
         return ContextOptions(
             n_ctx=self.ctx_size or 0,
             n_batch=self.batch_size,
             n_ubatch=self.ubatch_size,
             n_threads=self.threads or 0,
-            flash_attn=one_of("--flash-attn", self.flash_attn, ("auto", "on", "off")),
-            type_k=one_of("--cache-type-k", self.cache_type_k, tuple(KV_TYPES)),
-            type_v=one_of("--cache-type-v", self.cache_type_v, tuple(KV_TYPES)),
+            flash_attn=self.flash_attn,
+            type_k=self.cache_type_k,
+            type_v=self.cache_type_v,
         )
 
 
@@ -365,8 +517,8 @@ class ModelFlags(LoadFlags):
 
     @property
     def named(self) -> str | None:
-        """The model that was named as an option, not by the variable LLAMACLI_MODEL."""
-        return self.model if self.model != os.environ.get("LLAMACLI_MODEL") else None
+        """The model that was named as an option or by a preset, not by a setting."""
+        return self.model if self.asked("model") else None
 
     def options(self, *, vocab_only: bool = False) -> ModelOptions:
         """Raises UsageError, ModelNotFound, and what pulling raises."""
@@ -385,35 +537,6 @@ def _devices(text: str | None) -> tuple[str, ...]:
     if text is not None and not names:
         raise UsageError("--device names no device", hint="--device none keeps to the CPU")
     return ("none",) if [name.lower() for name in names] == ["none"] else names
-
-
-def _gpu_layers(text: str) -> int | None:
-    text = text.lower()
-    if text in ("auto", "all"):
-        return None if text == "auto" else -1
-    if not re.fullmatch(r"\d+", text):
-        raise UsageError(f"--gpu-layers {text}: it must be auto, all or a number of layers")
-    return min(int(text), INT_MAX)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in re.split("[,/]", text)) if text else ()
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: numbers separated by commas are wanted, such as 3,1") from error
-    if any(not math.isfinite(number) or number < 0 for number in numbers):
-        raise UsageError(f"{option} {text}: each part must be 0 or more")
-    return numbers
-
-
-def _overrides(text: str) -> list[tuple[str, str]]:
-    pairs = []
-    for part in text.split(","):
-        pattern, equals, buffer = part.rpartition("=")
-        if not equals or not pattern or not buffer:
-            raise UsageError(f"--override-tensor {part}: REGEX=BUFFER is wanted, such as exps=CPU")
-        pairs.append((pattern, buffer))
-    return pairs
 
 
 def _lora(text: str) -> tuple[Path, float]:

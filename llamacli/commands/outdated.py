@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import OfflineFlag, TokenFlag
 
 
 def outdated(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL…]", help="As for -m. (all of the Hub cache)")
+        list[str] | None,
+        typer.Argument(metavar="[MODEL…]", help="As for -m. (all of the Hub cache)", autocompletion=words.models),
     ] = None,
     token: TokenFlag = None,
     offline: OfflineFlag = False,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import MODEL, LoadFlags, between, grouped
+from llamacli.commands import words
+from llamacli.commands.options import MODEL, LoadFlags, between, grouped, setting
 from llamacli.errors import UsageError
 
 
@@ -18,11 +19,12 @@ class ModelsFlags(LoadFlags):
 
     models: Annotated[
         list[str] | None,
-        typer.Option(
+        setting(
             "-m",
             "--model",
             metavar="MODEL",
-            help="As for complete; repeatable: the others are compared with the first. (LLAMACLI_MODEL, or tiny)",
+            help="As for complete; repeatable: the others are compared with the first. (tiny)",
+            autocompletion=words.models,
         ),
     ] = None
     ctx_size: Annotated[
@@ -52,7 +54,12 @@ def perplexity(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="MODEL", help="Compare with this model, exactly: KL divergence and more."),
+        typer.Option(
+            "--against",
+            metavar="MODEL",
+            help="Compare with this model, exactly: KL divergence and more.",
+            autocompletion=words.models,
+        ),
     ] = None,
     kl_base: Annotated[
         Path | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import MemoryContext, OfflineFlag, TokenFlag
 from llamacli.errors import LlamacliError, SomeItemsFailed, UsageError
 
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def pull(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="An alias, user/repo[:QUANT], or an address.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL…", help="An alias, user/repo[:QUANT], or an address.", autocompletion=words.models
+        ),
+    ],
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="NAME", help="A branch, tag or commit. (main)")
     ] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import ADVANCED, OfflineFlag, PullFlag, between
 from llamacli.errors import UsageError
 
@@ -30,6 +31,7 @@ def quantize(
             metavar="MODEL [OUT] TYPE...",
             help="MODEL as for complete -m. OUT: a file, beside MODEL if none is named. TYPE: see --types; "
             "several with --report.",
+            autocompletion=words.models_and_types,
         ),
     ] = None,
     out: Annotated[

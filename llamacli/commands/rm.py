@@ -6,9 +6,14 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
+
 
 def rm(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="As for -m; the names that ls shows.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL…", help="As for -m; the names that ls shows.", autocompletion=words.local_models),
+    ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Only show what would go.")] = False,
     force: Annotated[

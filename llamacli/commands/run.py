@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
 from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
 from llamacli.commands.template_options import TemplateFlags
@@ -15,10 +17,11 @@ from llamacli.errors import UsageError
 
 @grouped
 def run(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="As for -m.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="As for -m.", autocompletion=words.models)],
     prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="One message; without it a chat.")] = None,
     *,
     talking: TalkFlags,
+    presets: PresetFlags,
     answers: AnswerFlags,
     sampling: SamplingFlags,
     template: TemplateFlags,
@@ -32,13 +35,14 @@ def run(
 
       llamacli run tiny "Tell me a story about Lily."
     """
-    if model.named not in (None, name):
+    if model.typed("model") and model.model != name:
         raise UsageError(f"two models: {name} as the argument, {model.named} as -m", hint="give one of them")
     talk(
         name,
         prompt,
         turns=False,
         talking=talking,
+        presets=presets,
         answers=answers,
         sampling=sampling,
         template=template,

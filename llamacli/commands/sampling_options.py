@@ -8,18 +8,52 @@ from typing import Annotated, Any
 
 import typer
 
-from llamacli.commands.options import ADVANCED, SAMPLING, between
-from llamacli.errors import UsageError
+from llamacli.commands.options import ADVANCED, SAMPLING, Flags, Unfit, between, fit, setting
 
 
 def _option(*names: str, help: str, panel: str = ADVANCED, metavar: str = "N", callback: Any = None) -> Any:
-    return typer.Option(
-        *names, metavar=metavar, help=help, rich_help_panel=panel, show_default=False, callback=callback
+    return setting(
+        *names,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        show_default=False,
+        callback=callback or _in_range,
     )
 
 
+def _in_range(param: typer.CallbackParam, value: Any) -> Any:
+    """The range that llama.cpp's samplers take."""
+    if isinstance(value, (int, float)):
+        from llamacli.engine.sampling_values import wrong
+
+        drawn = param.name == "seed" and value == -1
+        if not drawn and (said := wrong(str(param.name), value)):
+            raise Unfit(f"{value}: {said}")
+    return value
+
+
+def _logit_bias(text: str) -> tuple[int, float]:
+    match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf))", text)
+    if not match or (match[2][0] not in "+-" and "=" not in text):
+        raise Unfit(f"{text}: ID+BIAS, ID-BIAS or ID-inf is wanted, such as 15043+1.5")
+    return int(match[1]), float(match[2])
+
+
+def _sampler_order(text: str) -> tuple[str, ...]:
+    from llamacli.engine.sampling_values import canonical
+    from llamacli.engine.types import SAMPLER_NAMES
+
+    names = [part for part in re.split("[;,]", text) if part.strip()]
+    order = tuple(canonical(name) for name in names)
+    for name, known in zip(names, order, strict=True):
+        if not known:
+            raise Unfit(f"{text}: no sampler {name}; there are {', '.join(SAMPLER_NAMES)}")
+    return order
+
+
 @dataclasses.dataclass(frozen=True)
-class SamplingFlags:
+class SamplingFlags(Flags):
     """llama.cpp's samplers. None: what the model's file recommends, else llama.cpp's default."""
 
     temp: Annotated[
@@ -64,9 +98,7 @@ class SamplingFlags:
     ] = None
     xtc_probability: Annotated[float | None, _option("--xtc-probability", help="XTC; 0 is off. (0)")] = None
     xtc_threshold: Annotated[float | None, _option("--xtc-threshold", help="XTC's threshold. (0.1)")] = None
-    mirostat: Annotated[
-        int | None, _option("--mirostat", callback=between(0), help="Mirostat 1 or 2; 0 is off. (0)")
-    ] = None
+    mirostat: Annotated[int | None, _option("--mirostat", help="Mirostat 1 or 2; 0 is off. (0)")] = None
     mirostat_tau: Annotated[float | None, _option("--mirostat-tau", "--mirostat-ent", help="Target surprise. (5)")] = (
         None
     )
@@ -83,15 +115,22 @@ class SamplingFlags:
     adaptive_decay: Annotated[float | None, _option("--adaptive-decay", help="Its decay. (0.9)")] = None
     logit_bias: Annotated[
         list[str] | None,
-        _option("-l", "--logit-bias", metavar="ID±BIAS", help="Such as 15043+1 or 15043-inf; repeatable."),
+        _option(
+            "-l",
+            "--logit-bias",
+            metavar="ID±BIAS",
+            help="Such as 15043+1 or 15043-inf; repeatable.",
+            callback=fit(_logit_bias),
+        ),
     ] = None
-    samplers: Annotated[str | None, _option("--samplers", metavar="NAMES", help="The chain's order, by semicolon.")] = (
-        None
-    )
+    samplers: Annotated[
+        str | None,
+        _option("--samplers", metavar="NAMES", help="The chain's order, by semicolon.", callback=fit(_sampler_order)),
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The values that were given, by the names of `engine.types.Sampling`. Raises UsageError."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "sources"}
         breakers, biases, order = (plain.pop(n) for n in ("dry_sequence_breaker", "logit_bias", "samplers"))
         values = {name: value for name, value in plain.items() if value is not None}
         if values.get("seed") == -1:
@@ -103,22 +142,3 @@ class SamplingFlags:
         if order is not None:
             values["samplers"] = _sampler_order(order)
         return values
-
-
-def _logit_bias(text: str) -> tuple[int, float]:
-    match = re.fullmatch(r"(\d+)\s*=?\s*([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf))", text)
-    if not match or (match[2][0] not in "+-" and "=" not in text):
-        raise UsageError(f"--logit-bias {text}: ID+BIAS, ID-BIAS or ID-inf is wanted, such as 15043+1.5")
-    return int(match[1]), float(match[2])
-
-
-def _sampler_order(text: str) -> tuple[str, ...]:
-    from llamacli.engine.sampling import canonical
-    from llamacli.engine.types import SAMPLER_NAMES
-
-    names = [part for part in re.split("[;,]", text) if part.strip()]
-    order = tuple(canonical(name) for name in names)
-    for name, known in zip(names, order, strict=True):
-        if not known:
-            raise UsageError(f"--samplers: no sampler {name}; there are {', '.join(SAMPLER_NAMES)}")
-    return order

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import MemoryContext, ModelFlag, OfflineFlag, PullFlag, one_of
+from llamacli.commands import words
+from llamacli.commands.options import (
+    MemoryContext,
+    ModelFlag,
+    OfflineFlag,
+    PullFlag,
+    among,
+    kv_types,
+    setting,
+    sources,
+)
 from llamacli.errors import UsageError
 
 
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model, as for -m.")] = None,
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="The model, as for -m.", autocompletion=words.models)
+    ] = None,
     model: ModelFlag = None,
     pull: PullFlag = False,
     offline: OfflineFlag = False,
     ctx_size: MemoryContext = None,
     cache_type_k: Annotated[
-        str, typer.Option("-ctk", "--cache-type-k", metavar="TYPE", help="K cache, as for complete.")
+        str,
+        setting("-ctk", "--cache-type-k", metavar="TYPE", help="K cache, as for complete.", **among(later=kv_types)),
     ] = "f16",
     cache_type_v: Annotated[
-        str, typer.Option("-ctv", "--cache-type-v", metavar="TYPE", help="V cache, as for complete.")
+        str,
+        setting("-ctv", "--cache-type-v", metavar="TYPE", help="V cache, as for complete.", **among(later=kv_types)),
     ] = "f16",
     metadata: Annotated[bool, typer.Option("--metadata", help="All keys and values; long arrays shortened.")] = False,
     tensors: Annotated[
@@ -37,17 +51,14 @@ def show(
       llamacli show tiny -c 1024
     """
     from llamacli.commands.locate import model_file
-    from llamacli.engine.types import KV_TYPES
     from llamacli.tasks import show as task
     from llamacli.ui import show as ui
     from llamacli.ui.output import Output
 
     if metadata + tensors + template > 1:
         raise UsageError("--metadata, --tensors and --template exclude each other")
-    if name is not None and model is not None and model != os.environ.get("LLAMACLI_MODEL"):
+    if name is not None and sources(ctx)["model"] == "option":
         raise UsageError("the model is named twice: as MODEL and by -m")
-    type_k = one_of("--cache-type-k", cache_type_k, tuple(KV_TYPES))
-    type_v = one_of("--cache-type-v", cache_type_v, tuple(KV_TYPES))
     path, output = model_file(model if name is None else name, pull=pull), Output(as_json=as_json)
     if metadata:
         ui.show_metadata(task.metadata(path), output)
@@ -56,4 +67,4 @@ def show(
     elif template:
         ui.show_template(task.template(path), output)
     else:
-        ui.show(task.show(path, n_ctx=ctx_size, type_k=type_k, type_v=type_v), output)
+        ui.show(task.show(path, n_ctx=ctx_size, type_k=cache_type_k, type_v=cache_type_v), output)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llamacli.commands.options import MODEL, AnswerFlags, ModelFlags, one_of
+from llamacli.commands import words
+from llamacli.commands.options import MODEL, AnswerFlags, Flags, ModelFlags, among, setting
+from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.template_options import TemplateFlags
 from llamacli.errors import StorageError, UsageError
@@ -23,14 +25,22 @@ if TYPE_CHECKING:
     from llamacli.ui.output import Output
 
 
+LogFlag = Annotated[bool, setting("--log/--no-log", help="Keep prompt and answer in the history.", show_default=False)]
+
+
 @dataclasses.dataclass(frozen=True)
-class HistoryFlags:
+class HistoryFlags(Flags):
     """Which conversation is gone on with."""
 
     resume: Annotated[bool, typer.Option("--continue", help="Go on with the last conversation.")] = False
     session: Annotated[
         str | None,
-        typer.Option("--session", metavar="NAME", help="Go on with the conversation of this name, or begin it."),
+        typer.Option(
+            "--session",
+            metavar="NAME",
+            help="Go on with the conversation of this name, or begin it.",
+            autocompletion=words.conversations,
+        ),
     ] = None
 
     @property
@@ -42,17 +52,20 @@ class HistoryFlags:
 class TalkFlags(HistoryFlags):
     """Whether a conversation is kept, and how it is shown."""
 
-    no_history: Annotated[bool, typer.Option("--no-history", help="Do not keep this conversation.")] = False
+    history: Annotated[bool, setting("--history/--no-history", help="Keep this conversation.")] = True
     on_overflow: Annotated[
         str,
-        typer.Option(
+        setting(
             "--on-overflow",
             metavar="shift|error",
             help="When the context is full: drop the oldest turns, or end with code 8.",
             rich_help_panel=MODEL,
+            **among("shift", "error"),
         ),
     ] = "shift"
-    no_markdown: Annotated[bool, typer.Option("--no-markdown", help="Show answers as the model writes them.")] = False
+    markdown: Annotated[
+        bool, setting("--markdown/--no-markdown", help="Lay answers out, or show them as the model writes them.")
+    ] = True
 
 
 def talk(
@@ -61,31 +74,33 @@ def talk(
     *,
     turns: bool,
     talking: TalkFlags,
+    presets: PresetFlags,
     answers: AnswerFlags,
     sampling: SamplingFlags,
     template: TemplateFlags,
     loading: ModelFlags,
 ) -> None:
     """A chat at the terminal; in a pipe, or with a prompt, one answer, or with `turns` one for each line."""
-    from llamacli import settings
     from llamacli.tasks.chat import Chat, ChatOptions
     from llamacli.tasks.complete import Progress
     from llamacli.ui.output import Output, is_terminal
 
-    overflow: Any = one_of("--on-overflow", talking.on_overflow, ("shift", "error"))
+    overflow: Any = talking.on_overflow
     interactive = prompt is None and not turns and is_terminal(sys.stdin)
     if turns and (prompt is not None or is_terminal(sys.stdin)):
         raise UsageError("--turns reads a script from standard input", hint="llamacli chat --turns < script.txt")
     output, source = Output(), template.given()
-    if talking.no_history and talking.wanted:
+    if not talking.history and talking.typed("history") and talking.wanted:
         raise UsageError("--no-history excludes --continue and --session")
-    store = open_history(talking, unasked=not talking.no_history and settings.read().history)
+    store = open_history(talking, unasked=talking.history)
     conversation = begin(store, talking)
-    name, options = named_model(model or conversation.model or None, loading)
+    name, options = named_model(model or conversation.model or loading.model, loading)
     if name != conversation.model:
         conversation.set_model(name)
-    if answers.system is not None:
-        conversation.set_system(answers.system or None)
+    # What a setting says is for a new conversation; one that is gone on with has its own.
+    system = presets.system(answers, conversation.system if not conversation.path() else conversation.system or "")
+    if system is not None and (system or None) != conversation.system:
+        conversation.set_system(system or None)
     chat = Chat(
         conversation,
         name,
@@ -130,7 +145,7 @@ def _at_the_terminal(chat: Chat, output: Output, talking: TalkFlags, answers: An
         find_model=lambda name: named_model(name, loading),
         find_conversation=find_conversation,
         words=lambda kind: _words(kind, store),
-        markdown=not talking.no_markdown,
+        markdown=talking.markdown,
         thoughts="hide" if answers.hidethinking else "fold",
     )
     with Bars() as bars:
@@ -150,7 +165,7 @@ def _in_a_pipe(chat: Chat, output: Output, messages: Iterable[str], talking: Tal
         chat.conversation.say(message)
         with Bars() as bars:
             chat.progress = bars.progress
-            view = AnswerView(output, not talking.no_markdown, "hide" if answers.hidethinking else "show")
+            view = AnswerView(output, talking.markdown, "hide" if answers.hidethinking else "show")
             finish = view.show(chat.answer())
         answer = chat.conversation.path()[-1]
         n_tokens, reasoned = finish.stats.completion_tokens, answer.reasoning is not None
@@ -170,11 +185,10 @@ def _messages(prompt: str | None, turns: bool) -> Iterator[str]:
 
 def named_model(name: str | None, loading: ModelFlags) -> tuple[str, ModelOptions]:
     """What a model is called in the history, and how it is loaded. Raises what `model_file` raises."""
-    from llamacli import settings
     from llamacli.models import reference
 
     options = dataclasses.replace(loading, model=name).options()
-    called = name or settings.read().model or reference.BUILTIN
+    called = name or reference.BUILTIN
     if reference.name(options.path) == reference.BUILTIN:
         called = reference.BUILTIN
     elif Path(called).expanduser().is_file():

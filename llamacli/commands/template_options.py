@@ -8,9 +8,8 @@ import os
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
-
-from llamacli.commands.options import ADVANCED
+from llamacli.commands import words
+from llamacli.commands.options import ADVANCED, Flags, setting
 from llamacli.errors import OF_THE_DISK, StorageError, UsageError, printable
 
 #: Bytes of a template's file; the largest that model makers publish have 30 KB.
@@ -23,21 +22,22 @@ RESERVED = ("messages", "add_generation_prompt", "bos_token", "eos_token", "strf
 
 
 @dataclasses.dataclass(frozen=True)
-class TemplateFlags:
+class TemplateFlags(Flags):
     """Which chat template, and what it is told."""
 
     chat_template: Annotated[
         str | None,
-        typer.Option(
+        setting(
             "--chat-template",
             metavar="FILE|NAME",
+            autocompletion=words.templates,
             help="A Jinja file, or a known format such as chatml, instead of the model's own.",
             rich_help_panel=ADVANCED,
         ),
     ] = None
     template_arg: Annotated[
         list[str] | None,
-        typer.Option(
+        setting(
             "--template-arg",
             metavar="NAME=VALUE",
             help="A variable for the chat template; VALUE is JSON, or else text; repeatable.",

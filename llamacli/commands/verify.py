@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
+from llamacli.commands import words
+
 
 def verify(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL…]", help="As for -m. (all models on this machine)")
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL…]", help="As for -m. (all models on this machine)", autocompletion=words.local_models
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list.")] = False,
 ) -> None:

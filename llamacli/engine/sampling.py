@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llamacli.engine.context import Context
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
+from llamacli.engine.sampling_values import NO_SEED, canonical, wrong
 from llamacli.engine.types import SAMPLER_NAMES, Sampling
 from llamacli.errors import EngineError, UsageError
 
@@ -32,29 +33,6 @@ _GGUF_NAMES = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
 }
-#: name → (its meaning in an error, test)
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "temp": ("0 or more", lambda v: v >= 0),
-    "top_p": ("between 0 and 1", lambda v: 0 <= v <= 1),
-    "min_p": ("between 0 and 1", lambda v: 0 <= v <= 1),
-    "typical_p": ("between 0 and 1", lambda v: 0 <= v <= 1),
-    "repeat_penalty": ("more than 0", lambda v: v > 0 and math.isfinite(1 / v)),
-    "repeat_last_n": ("0 (off) or more", lambda v: v >= 0),
-    "dry_multiplier": ("0 (off) or more", lambda v: v >= 0),
-    "dry_base": ("1 or more", lambda v: v >= 1),
-    "dry_allowed_length": ("0 or more", lambda v: v >= 0),
-    "dry_penalty_last_n": ("0 (off) or more", lambda v: v >= 0),
-    "xtc_probability": ("between 0 and 1", lambda v: 0 <= v <= 1),
-    "xtc_threshold": ("between 0 and 1", lambda v: 0 <= v <= 1),
-    "mirostat": ("0 (off), 1 or 2", lambda v: v in (0, 1, 2)),
-    "mirostat_tau": ("more than 0", lambda v: v > 0),
-    "mirostat_eta": ("more than 0", lambda v: v > 0),
-    "dynatemp_range": ("0 (off) or more", lambda v: v >= 0),
-    "dynatemp_exp": ("more than 0", lambda v: v > 0),
-    "adaptive_target": ("at most 1; negative is off", lambda v: v <= 1),
-    "adaptive_decay": ("between 0 and 0.99", lambda v: 0 <= v <= 0.99),
-}
-_NO_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw one and not tell
 
 
 def resolve(options: Mapping[str, Any], model: Model) -> Sampling:
@@ -69,7 +47,7 @@ def resolve(options: Mapping[str, Any], model: Model) -> Sampling:
 
 
 def draw_seed() -> int:
-    return int.from_bytes(os.urandom(8), "little") % _NO_SEED
+    return int.from_bytes(os.urandom(8), "little") % NO_SEED
 
 
 def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
@@ -82,7 +60,7 @@ def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
             value = kinds[name](float(text)) if text is not None else None
         except (ValueError, OverflowError):
             continue
-        if value is not None and math.isfinite(value) and (name not in _RANGES or _RANGES[name][1](value)):
+        if value is not None and not wrong(name, value):
             found[name] = value
     sequence = metadata("general.sampling.sequence")
     if sequence:
@@ -92,25 +70,12 @@ def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
     return found
 
 
-def canonical(name: str) -> str:
-    """llama.cpp's own name of a sampler from any of its spellings ("top-k", "topk", "temp"); "" for an unknown one."""
-    plain = name.strip().lower().replace("-", "").replace("_", "")
-    aliases = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typicalp": "typ_p"}
-    names = {known.replace("_", ""): known for known in SAMPLER_NAMES}
-    return aliases.get(plain) or names.get(plain, "")
-
-
 def check(sampling: Sampling, *, n_vocab: int) -> None:
     """Raise UsageError with the option, the value and the range."""
     for field in fields(sampling):
         value = getattr(sampling, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{field.name.replace('_', '-')} {value}: not a number to sample with")
-        meaning, test = _RANGES.get(field.name, ("", lambda v: True))
-        if isinstance(value, (int, float)) and not test(value):
-            raise UsageError(f"--{field.name.replace('_', '-')} {value}: it must be {meaning}")
-    if sampling.seed is not None and not 0 <= sampling.seed < _NO_SEED:
-        raise UsageError(f"--seed {sampling.seed}: it must be between 0 and {_NO_SEED - 1}; -1 draws one")
+        if isinstance(value, (int, float)) and (said := wrong(field.name, value)):
+            raise UsageError(f"--{field.name.replace('_', '-')} {value}: {said}")
     for token, bias in sampling.logit_bias:
         if not bias < 1e9:
             raise UsageError(f"--logit-bias {token}+{bias}: too much; every other token would be impossible")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 from llamacli import paths
 from llamacli.errors import StorageError, UsageError, printable
 from llamacli.models.quant import USUAL
+from llamacli.toml_file import TomlFile, described, places
+from llamacli.toml_file import read as read_file
 
-#: Bytes of a catalogue. A larger file is something else.
-MOST = 1 << 20
 #: Tokens of a context: llama.cpp counts them in 32 bits.
 MOST_TOKENS = (1 << 32) - 1
 
 _FILE = "models.toml"
+_WHAT = "catalogue of models"
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ def read() -> Catalogue:
     cannot be read.
     """
     bundled = _bundled()
-    text = _text(bundled)
-    if text is None:
+    ours = read_file(bundled, _WHAT)
+    if ours is None:
         raise StorageError(
             f"the catalogue {printable(str(bundled), 1000)} is missing", hint="llamacli is damaged: install it again"
         )
-    entries = _merged({}, _Source(bundled, text))
-    text = _text(own_file())
-    return Catalogue(entries if text is None else _merged(entries, _Source(own_file(), text)))
+    entries = _merged({}, ours)
+    own = read_file(own_file(), _WHAT)
+    return Catalogue(entries if own is None else _merged(entries, own))
 
 
 def own_file() -> Path:
@@ -107,25 +108,6 @@ def _bundled() -> Path:
     """Inside the package where that is installed, at the repository's top level in a checkout."""
     inside, above = (Path(__file__).parents[i] / _FILE for i in (1, 2))
     return inside if inside.exists() else above
-
-
-def _text(path: Path) -> str | None:
-    """A file's text with \\n as the end of its lines, None where there is no file."""
-    where = printable(str(path), 1000)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageError(f"cannot read {where}: {error.strerror or error}") from error
-    if len(data) > MOST:
-        raise UsageError(f"{where}: it is larger than {MOST >> 20} MiB: that is no catalogue of models")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:  # its offsets are into its own object, which lacks a byte-order mark
-        wrong, line = error.object[error.start], error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{where}, line {line}: the byte 0x{wrong:02x} is no UTF-8; save the file as UTF-8") from error
 
 
 # ---- from a file to entries ----------------------------------------------------------------------------------------
@@ -154,24 +136,7 @@ _FORMS: dict[str, tuple[str, str]] = {
 _ALIAS = r"[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A catalogue file as text: it makes the messages about itself."""
-
-    path: Path
-    text: str
-
-    def wrong(self, line: int | None, what: str) -> UsageError:
-        where = printable(str(self.path), 1000)
-        return UsageError(f"{where}: {what}" if line is None else f"{where}, line {line}: {what}")
-
-    def line(self, *keys: str) -> int:
-        """Where a table or a key stands first; inside of a value, the line where that begins."""
-        found = next((line for line, place in _places(self.text) if place[: len(keys)] == keys), None)
-        return found or (self.line(*keys[:-1]) if keys else 1)
-
-
-def _merged(below: Mapping[str, Entry], source: _Source) -> dict[str, Entry]:
+def _merged(below: Mapping[str, Entry], source: TomlFile) -> dict[str, Entry]:
     """The entries `below` and those of a file, which win."""
     spelled: dict[str, str] = {}  # alias → as the file spells it
     defaults: dict[str, str] = {}  # name → as the file spells the alias of its default
@@ -200,7 +165,7 @@ def _merged(below: Mapping[str, Entry], source: _Source) -> dict[str, Entry]:
     return merged
 
 
-def _tables(source: _Source) -> dict[str, dict[str, Any]]:
+def _tables(source: TomlFile) -> dict[str, dict[str, Any]]:
     """What a file says of each alias, as it spells it. Raises UsageError where it is no TOML or no such tables."""
     try:
         tables = tomllib.loads(source.text)
@@ -216,16 +181,13 @@ def _tables(source: _Source) -> dict[str, dict[str, Any]]:
             expected = 'expected ["name:tag"] in quotes, of letters, digits, . _ - and one colon'
             raise source.wrong(source.line(key), f"{_shown(key)} is no alias; {expected}")
         if not isinstance(table, dict):
-            raise source.wrong(source.line(key), f'{_shown(key)} must be a table, ["{key}"], not {_kind(table)}')
+            raise source.wrong(source.line(key), f'{_shown(key)} must be a table, ["{key}"], not {described(table)}')
     return tables
 
 
-def _syntax(source: _Source, message: str) -> UsageError:
+def _syntax(source: TomlFile, message: str) -> UsageError:
     """tomllib's message, with its line in front and what people most often meant behind."""
-    what, _, place = message.partition(" (at ")
-    found = re.match(r"line (\d+)", place)
-    line = int(found[1]) if found else source.text.rstrip().count("\n") + 1
-    what = printable(what[:1].lower() + what[1:], 200)
+    line, what = source.mistake(message)
     written = source.text.split("\n")[line - 1].strip()
     if what.startswith(("cannot declare", "cannot overwrite")):
         what = _twice(source, line) or f"{what}; expected once"
@@ -238,9 +200,9 @@ def _syntax(source: _Source, message: str) -> UsageError:
     return source.wrong(line, what)
 
 
-def _twice(source: _Source, line: int) -> str | None:
+def _twice(source: TomlFile, line: int) -> str | None:
     """What is declared a second time at a line, and where it was first."""
-    before = [(at, place) for at, place in _places(source.text) if at <= line]
+    before = [(at, place) for at, place in places(source.text) if at <= line]
     _, second = before[-1] if before else (0, ())
     first = next((at for at, place in before[:-1] if place == second), None)
     if first is None:
@@ -249,7 +211,7 @@ def _twice(source: _Source, line: int) -> str | None:
     return f"{what} was already given in line {first}; expected once"
 
 
-def _entry(source: _Source, key: str, table: dict[str, Any]) -> Entry:
+def _entry(source: TomlFile, key: str, table: dict[str, Any]) -> Entry:
     for item, value in table.items():
         if item not in _KEYS:
             raise source.wrong(source.line(key, item), f"{_shown(item)}: {_meant(item)}")
@@ -271,18 +233,18 @@ def _entry(source: _Source, key: str, table: dict[str, Any]) -> Entry:
     )
 
 
-def _check(source: _Source, key: str, item: str, value: object) -> None:
+def _check(source: TomlFile, key: str, item: str, value: object) -> None:
     """Raises UsageError for a value that its key cannot have."""
     kind, expected = _KEYS[item]
     if type(value) is not kind:  # true is an int to isinstance
-        raise source.wrong(source.line(key, item), f"{item} must be {expected}, not {_kind(value)}")
+        raise source.wrong(source.line(key, item), f"{item} must be {expected}, not {described(value)}")
     if type(value) is int and not 1 <= value <= MOST_TOKENS:
         raise source.wrong(
-            source.line(key, item), f"{item} must be {expected} from 1 to {MOST_TOKENS}, not {_kind(value)}"
+            source.line(key, item), f"{item} must be {expected} from 1 to {MOST_TOKENS}, not {described(value)}"
         )
     form = _FORMS.get(item)
     if form and isinstance(value, str) and not re.fullmatch(form[0], value, re.IGNORECASE | re.ASCII):
-        raise source.wrong(source.line(key, item), f"{item} must be {form[1]}, not {_kind(value)}")
+        raise source.wrong(source.line(key, item), f"{item} must be {form[1]}, not {described(value)}")
 
 
 def _meant(item: str) -> str:
@@ -293,88 +255,5 @@ def _meant(item: str) -> str:
     return f"did you mean {near[0]}?" if near else f"there is no such key; expected one of {', '.join(_KEYS)}"
 
 
-def _kind(value: object) -> str:
-    """A TOML value for a message."""
-    if isinstance(value, str):
-        return f"the text '{printable(value, 80)}'"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"the number {printable(str(value), 40)}"
-    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date or time"
-
-
 def _shown(key: str) -> str:
     return printable(key, 80) if key.strip() else f"'{key}'"
-
-
-# ---- where things stand: tomllib does not tell ---------------------------------------------------------------------
-
-
-_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_LINE = re.compile(r"[^\n]*")
-_KEY = re.compile(r"[ \t]*(\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*")
-_TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"""+'
-    r"|'''.*?'''+"
-    r'|"(?:\\.|[^"\\\n])*"'
-    r"|'[^'\n]*'"
-    r"|#[^\n]*"
-    r"|[^\"'#\[\]{}\n]+"
-    r"|.",
-    re.DOTALL,
-)
-
-
-def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The line of each table header and each key that begins a line, with its full name: table and key.
-
-    `text` is TOML, at least up to what is looked for: the rest is left out from where it cannot be followed.
-    """
-    table: tuple[str, ...] = ()
-    line, counted = 1, 0
-    at = _end(_BLANK, text, 0)
-    while at < len(text):
-        line += text.count("\n", counted, at)
-        counted = at
-        header = text[at] == "["
-        keys, at = _dotted(text, at + (2 if text.startswith("[[", at) else 1) if header else at)
-        if not keys:
-            return
-        if header:
-            table = keys
-        yield line, table if header else table + keys
-        at = _after_value(text, at + 1) if not header else _end(_LINE, text, at)
-        at = _end(_BLANK, text, at)
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return found.end() if found else at
-
-
-def _dotted(text: str, at: int) -> tuple[tuple[str, ...], int]:
-    """The parts of a key like a."b:c".d at a place, and where it ends; no parts where there is no key."""
-    parts: list[str] = []
-    while found := _KEY.match(text, at):
-        at = found.end()
-        try:
-            parts.append(tomllib.loads(f"key = {found[1]}")["key"] if found[1][0] in "\"'" else found[1])
-        except ValueError:  # an escape that TOML does not have
-            return (), at
-        if not text.startswith(".", at):
-            return tuple(parts), at
-        at += 1
-    return (), at
-
-
-def _after_value(text: str, at: int) -> int:
-    """The end of the value that begins at a place: a line's end outside of strings and brackets."""
-    depth = 0
-    while at < len(text):
-        token = text[at : _end(_TOKEN, text, at)]
-        if token == "\n" and depth <= 0:
-            return at
-        depth += (token in ("[", "{")) - (token in ("]", "}"))
-        at += len(token)
-    return at

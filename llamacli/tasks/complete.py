@@ -44,6 +44,7 @@ class Request:
     chat: bool = False
     special: bool = False
     think: str | None = None  # "off", "on" or an effort: low, medium, high
+    unasked: frozenset[str] = frozenset()  # "system", "think": of settings, and give way where there is no template
     template: str | None = None  # in place of the model's own
     template_args: Mapping[str, object] = field(default_factory=dict)
     earlier: tuple[Message, ...] = ()  # the conversation that the prompt goes on with
@@ -186,12 +187,12 @@ def choose_mode(request: Request, model: Model) -> Mode:
             f"{request.model.path} has no chat template, so it cannot answer as an assistant",
             hint="without --chat the text itself is continued",
         )
-    if request.system is not None:
+    if request.system is not None and "system" not in request.unasked:
         raise UsageError(
             f"{request.model.path} has no chat template, so it knows no system message",
             hint="put the text into the prompt",
         )
-    if request.think is not None:
+    if request.think is not None and "think" not in request.unasked:
         raise UsageError(f"{request.model.path} has no chat template, so --think and --no-think reach nobody")
     if request.earlier:
         raise UsageError(

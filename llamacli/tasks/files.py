@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,8 @@ def refuse(path: Path, *, force: bool) -> None:
 def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """A file that takes its name at the end, if no exception came. A device or a pipe is written as it is.
 
+    A link goes on pointing to its file, and a file that is replaced keeps its permissions.
+
     Raises UsageError as `refuse`; StorageError where the disk is full, or read-only.
     """
     refuse(path, force=force)
@@ -39,6 +42,8 @@ def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
         with signals.on_end(lambda: temporary.unlink(missing_ok=True)):
             try:
                 with temporary.open("xb") as file:
+                    with contextlib.suppress(OSError):
+                        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
                     yield file
                     file.flush()
                     os.fsync(file.fileno())

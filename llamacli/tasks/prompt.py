@@ -27,7 +27,7 @@ def gather(
     parts = [decode(read_file(path, f"--file {path}"), str(path), replace_invalid) for path in files]
     if piped:
         parts.append(decode(piped, "standard input", replace_invalid))
-    parts = [_without_final_newline(part) for part in parts]
+    parts = [without_final_newline(part) for part in parts]
     if argument is not None:
         parts.append(_encodable(argument, replace_invalid))
     if not any(parts) and (argument is None or not raw):  # an empty argument is most often an unset variable
@@ -35,7 +35,7 @@ def gather(
     return ("" if raw else "\n\n").join(part for part in parts if part)
 
 
-def _without_final_newline(text: str) -> str:
+def without_final_newline(text: str) -> str:
     return text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
 
 

@@ -15,26 +15,31 @@ from llamacli.errors import StorageError, UsageError
 
 def edit(text: str) -> str:
     """The text as the editor left it, one final newline dropped. Raises UsageError where the editor does not start."""
+    with tempfile.TemporaryDirectory(prefix="llamacli-") as folder:
+        path = Path(folder) / "message.md"
+        try:
+            path.write_text(text + "\n" if text else "", encoding="utf-8", errors="replace")
+            open_file(path)
+            edited = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror or error}") from error
+    return edited.removesuffix("\n")
+
+
+def open_file(path: Path) -> None:
+    """Let the person edit a file where it lies. Raises UsageError where the editor does not start, or failed."""
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
     try:
         words = shlex.split(command, posix=os.name != "nt")
     except ValueError as error:
         raise UsageError(f"EDITOR={command}: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="llamacli-") as folder:
-        path = Path(folder) / "message.md"
-        try:
-            path.write_text(text + "\n" if text else "", encoding="utf-8", errors="replace")
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the editor's
-            try:
-                # The terminal is the editor's, even where stdout goes elsewhere.
-                code = subprocess.run([*words, str(path)], stdout=sys.stderr, check=False).returncode
-            finally:
-                signal.signal(signal.SIGINT, before)
-            edited = path.read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, PermissionError) as error:
-            raise UsageError(f"no editor: {command}", hint="EDITOR names one, such as nano") from error
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the editor's
+    try:
+        # The terminal is the editor's, even where stdout goes elsewhere.
+        code = subprocess.run([*words, str(path)], stdout=sys.stderr, check=False).returncode
+    except (FileNotFoundError, PermissionError) as error:
+        raise UsageError(f"no editor: {command}", hint="EDITOR names one, such as nano") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
     if code:
         raise UsageError(f"{words[0]} ended with code {code}: nothing is changed")
-    return edited.removesuffix("\n")

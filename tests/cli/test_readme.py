@@ -43,8 +43,10 @@ def test_console_examples(block: list[tuple[str, str]], tmp_path: Path) -> None:
 def test_every_option_in_the_readme_exists() -> None:
     from llamacli.cli import COMMANDS, load
 
-    known = {name for command in COMMANDS for param in load(command).params for name in param.opts}
-    known |= {"--help", "--version", "--install-completion"}
+    commands = [load(command) for command in COMMANDS]
+    commands += [verb for command in commands for verb in getattr(command, "commands", {}).values()]
+    known = {name for each in commands for param in each.params for name in (*param.opts, *param.secondary_opts)}
+    known |= {"--help", "--version", "--schema"}
     theirs = {
         "--prefer-binary",
         "--extra-index-url",

@@ -74,7 +74,7 @@ def test_the_variable_alone_pulls(cli: Cli, environment: dict[str, str]) -> None
         ("pull = 'yes'", "pull must be true or false"),
         ("modell = 'x'", "no such setting: modell"),
         ("pull = \n", "line 1"),
-        ("\xff", "not UTF-8"),
+        ("\xff", "no UTF-8"),
     ],
 )
 def test_mistakes(cli: Cli, config: Path, environment: dict[str, str], text: str, said: str) -> None:

@@ -13,7 +13,9 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "llamacli"
 
 #: part → the parts it may import; GROUND is what everything may stand on.
-GROUND = {"errors", "paths", "settings", "signals", "units", "__init__", "__version__"}
+GROUND = {"errors", "paths", "settings", "signals", "toml_file", "units", "__init__", "__version__"}
+#: What the engine may know of models: the file format, and its table of types.
+FORMAT = ("llamacli.models.gguf", "llamacli.models.ggml_types")
 ALLOWED = {
     "__main__": {"cli"},
     "cli": {"commands", "ui"},
@@ -78,7 +80,7 @@ def violations(package: Path) -> list[str]:
                 continue
             if here in GROUND or there not in ALLOWED[here]:
                 found.append(f"{relative} imports {name}")
-            elif here == "engine" and there == "models" and not name.startswith("llamacli.models.gguf"):
+            elif here == "engine" and there == "models" and not name.startswith(FORMAT):
                 if name != "llamacli.models":
                     found.append(f"{relative} imports {name}")
             elif (
@@ -140,6 +142,12 @@ def test_starting_imports_little(arguments: tuple[str, ...]) -> None:
 def test_only_help_pays_for_rich() -> None:
     assert "rich" in modules_after("--help")
     assert not {name for name in modules_after("--version") if name.split(".")[0] == "rich"}
+
+
+@pytest.mark.parametrize("line", ["complete -m ", "complete --", "chat --preset ", "config get ", "history show "])
+def test_a_tab_imports_little(line: str) -> None:
+    loaded = modules_after("completion", "--words", "bash", "--", f"llamacli {line}")
+    assert [name for name in (*HEAVY, "rich") if name in loaded] == []
 
 
 def test_completing_needs_neither_rich_nor_numpy(bare: Path) -> None:

@@ -1,0 +1,146 @@
+"""Completion as each shell wants it: the script that it loads, and the answer to a Tab.
+
+The script asks `llamacli completion --words SHELL -- …` and gets lines. The first is "files" where the shell should
+offer files if no word fits, else "words"; the others are words. Names of models are foreign text: what could do
+anything to a shell or a terminal is quoted, or left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llamacli.ui.sanitize import for_terminal
+
+#: bash breaks words at these too (COMP_WORDBREAKS), and expects what comes behind the last of them only.
+_BREAKS = ":="
+
+_BASH = """\
+# llamacli's completion for bash: eval "$(llamacli completion bash)"
+_llamacli() {
+    local kind= line
+    COMPREPLY=()
+    while IFS= read -r line; do
+        if [[ -z $kind ]]; then kind=$line; else COMPREPLY+=("$line"); fi
+    done < <("${1/#\\~/$HOME}" completion --words bash -- "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+    if [[ $kind != files ]]; then compopt +o default 2>/dev/null; fi
+}
+complete -o default -F _llamacli llamacli
+"""
+
+_ZSH = """\
+#compdef llamacli
+# llamacli's completion for zsh: eval "$(llamacli completion zsh)", behind compinit
+_llamacli() {
+    local -a lines values shown
+    local line
+    lines=("${(@f)$("${(Q)words[1]/#\\~/$HOME}" completion --words zsh -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    [[ $PREFIX == -*=* ]] && compset -P '*='
+    for line in "${(@)lines[2,-1]}"; do
+        values+=("${line%%$'\\t'*}")
+        if [[ $line == *$'\\t'* ]]; then shown+=("${line%%$'\\t'*}  -- ${line#*$'\\t'}"); else shown+=("$line"); fi
+    done
+    if (( $#values )); then
+        compadd -l -d shown -a values && return
+    fi
+    [[ $lines[1] == files ]] && _files
+}
+compdef _llamacli llamacli
+"""
+
+_FISH = """\
+# llamacli's completion for fish: llamacli completion fish > ~/.config/fish/completions/llamacli.fish
+function __llamacli_complete
+    set -l tokens (commandline -opc)
+    set -l current (commandline -ct)
+    set -l lines ($tokens[1] completion --words fish -- $tokens[2..-1] "$current" 2>/dev/null)
+    test (count $lines) -gt 0; or return
+    if test (count $lines) -gt 1
+        printf '%s\\n' $lines[2..-1]
+    else if test $lines[1] = files
+        __fish_complete_path "$current"
+    end
+end
+complete -c llamacli -e
+complete -c llamacli -f -a '(__llamacli_complete)'
+"""
+
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The words behind the program's name, the last of them unfinished; `quote`: the quotation mark it is within.
+
+    `raw`: the last word as it is typed, quotes and backslashes and all.
+    """
+
+    words: list[str]
+    quote: str = ""
+    raw: str = ""
+
+
+def script(shell: str) -> str:
+    return _SCRIPTS[shell]
+
+
+def split(line: str) -> Typed:
+    """A command line as bash reads it, up to the cursor; assignments before the program's name are left out."""
+    words: list[str] = []
+    word, raw, quote, inside, at = "", "", "", False, 0
+    while at < len(line):
+        c = line[at]
+        at += 1
+        raw += c
+        if quote:
+            if c == quote:
+                quote = ""
+            elif c == "\\" and quote == '"' and at < len(line) and line[at] in '"\\$`':
+                word, raw, at = word + line[at], raw + line[at], at + 1
+            else:
+                word += c
+        elif c in " \t\n":
+            if inside:
+                words.append(word)
+            word, raw, inside = "", "", False
+        elif c in "'\"":
+            quote, inside = c, True
+        elif c == "\\" and at < len(line):
+            word, raw, at, inside = word + line[at], raw + line[at], at + 1, True
+        else:
+            word, inside = word + c, True
+    words.append(word)
+    while len(words) > 1 and re.match(r"[A-Za-z_]\w*=", words[0]):
+        words.pop(0)
+    return Typed(words[1:] or [""], quote, raw)
+
+
+def answer(shell: str, typed: Typed, words: Iterable[tuple[str, str]], *, files: bool, prefix: str) -> str:
+    """The lines for a shell's script. `prefix`: what stands in the last word before what is completed (`--model=`)."""
+    lines = ["files" if files else "words"]
+    for value, what in words:
+        if not value.isprintable():
+            continue
+        what = for_terminal(" ".join(what.split()))
+        if shell == "bash":
+            text = _quoted(prefix + value, typed.quote)
+            if text is not None:
+                lines.append(text if typed.quote else text[_kept(typed.raw) :])
+        elif shell == "zsh":
+            lines.append(f"{value}\t{what}" if what else value)
+        else:
+            lines.append(f"{prefix}{value}\t{what}")
+    return "\n".join(lines) + "\n"
+
+
+def _kept(raw: str) -> int:
+    """How many characters of the last word bash has put aside: up to the last of its breaks."""
+    return max(raw.rfind(mark) for mark in _BREAKS) + 1
+
+
+def _quoted(text: str, quote: str) -> str | None:
+    """As bash must see it where it stands; None where that cannot be said."""
+    if not quote:
+        return re.sub(r"([^\w@%+=:,./-])", r"\\\1", text)
+    return None if quote in text or (quote == '"' and re.search(r"[$`\\!]", text)) else text
