@@ -27,7 +27,8 @@ OF_ONE_CALL = {
     "out", "types", "imatrix", "target_size", "target_bpw", "save_types", "calibrate", "report", "allow_requantize",
     "leave_output_tensor", "output_tensor_type", "token_embedding_type", "tensor_type", "tensor_type_file",
     "include_weights", "exclude_weights", "keep_split", "prune_layers", "override_kv", "max_buffer_size",
-    "pure", "output_format", "add", "skipped", "no_ppl", "process_output", "parse_special", "save_every", "copy_every", "show_statistics",
+    "pure", "output_format", "add", "skipped", "no_ppl", "process_output", "parse_special", "save_every", "copy_every",
+    "show_statistics",
     # what is measured
     "n_prompt", "n_gen", "pairs", "n_depth", "repetitions", "no_warmup", "delay",
     # the negative of think; a secret, which has its own place
