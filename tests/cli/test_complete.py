@@ -507,7 +507,7 @@ def test_a_signal_ends_it_while_nobody_reads(bare: Path, signum: int) -> None:
     with subprocess.Popen([*arguments, "-c", "60000", "word " * 25_000], stdout=writer) as process:
         os.close(writer)
         size = 0
-        while size < 65536:  # the pipe is full: the process is blocked, or about to be
+        while size < 32768:  # a pipe of half-filled pages is full with so little: it is blocked, or about to be
             size = unread(reader)
         process.send_signal(signum)
         began = time.monotonic()
