@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import stat
@@ -63,6 +62,8 @@ def workspace(parent: Path, purpose: str, n_bytes: int) -> Iterator[Path]:
     What a killed process left of the same purpose is removed first. Raises UsageError where another process works for
     it; StorageError where there is no room, or no permission.
     """
+    import hashlib
+
     from filelock import FileLock, Timeout
 
     name = hashlib.sha256(os.fsencode(purpose)).hexdigest()[:12]
