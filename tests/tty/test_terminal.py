@@ -130,9 +130,9 @@ def test_ctrl_c_at_any_moment_of_the_start(spawn: Spawn, slow: Path, moment: flo
     child = spawn("complete", "-m", slow, "--raw", "the", "--no-mmap")
     child.expect([pexpect.TIMEOUT, r"[a-z]"], timeout=moment)
     assert interrupt(child) < 1.0
-    assert child.signalstatus == signal.SIGINT
-    # Before our first line runs, the interpreter reports an interruption in its own way.
+    # Before our first line runs, the interpreter reports an interruption in its own way, and may exit with 1.
     assert b"Traceback" not in child.before or b"llamacli" not in child.before
+    assert child.signalstatus == signal.SIGINT or b"Traceback" in child.before
 
 
 def test_ctrl_c_in_an_endless_template_leaves_no_child(spawn: Spawn, tmp_path: Path) -> None:
