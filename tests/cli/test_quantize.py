@@ -414,14 +414,14 @@ def test_two_processes_do_not_write_the_same(cli: Cli, model: Path, tmp_path: Pa
     with process(model, target, SLOW, "-t", 1) as first:
         until_writing(tmp_path, first)
         first.send_signal(signal.SIGSTOP)
-        code, message = failure(cli("quantize", model, target, "q8_0"))
-        first.send_signal(signal.SIGCONT)
-        assert (code, message) == (
-            2,
-            f"error: another process is writing {target}\nhint: wait for it, or choose another name\n",
-        )
-        assert len(temporaries(tmp_path)) == 1
-        first.terminate()
+        try:
+            code, message = failure(cli("quantize", model, target, "q8_0"))
+            assert code == 2
+            assert message == f"error: another process is writing {target}\nhint: wait for it, or choose another name\n"
+            assert len(temporaries(tmp_path)) == 1
+        finally:
+            first.send_signal(signal.SIGCONT)
+            first.terminate()
     assert os.listdir(tmp_path) == [model.name]
 
 
