@@ -19,7 +19,7 @@ from llamacli.models import gguf, gguf_checks, reference
 from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.models.gguf import DEFAULT_ALIGNMENT, Header
 from llamacli.models.quant import renamed
-from llamacli.tasks.files import refuse, staged
+from llamacli.tasks.files import WriteBehind, refuse, staged
 from llamacli.tasks.quantize_types import QuantType
 
 if TYPE_CHECKING:  # a model without an imatrix needs no numpy
@@ -484,9 +484,11 @@ class _Job:
         sizes = iter([tensor.bytes_before for tensor in self.tensors])
         total = sum(tensor.bytes_before for tensor in self.tensors)
         done = running = 0
+        behind = WriteBehind(written)
 
         def watch(name: str) -> None:
             nonlocal done, running
+            behind.nudge()
             done += running
             running = next(sizes, 0)
             if on_progress is not None:

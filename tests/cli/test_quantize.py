@@ -25,6 +25,8 @@ from make_gguf import write_llama
 from llamacli.builtin import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[bytes]]
+#: A type that takes seconds even for the built-in model.
+SLOW = "IQ3_S"
 ROWS = ("file", "type", "tensors", "weights", "bytes_before", "bytes", "bits_per_weight", "fallbacks")
 
 
@@ -374,7 +376,13 @@ def split(folder: Path) -> None:
 
 def process(*words: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "llamacli", "quantize", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell's background job ignores Ctrl-C, and so would its children.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def until_writing(folder: Path, running: subprocess.Popen[bytes]) -> None:
@@ -390,7 +398,7 @@ def until_writing(folder: Path, running: subprocess.Popen[bytes]) -> None:
 def test_a_signal_leaves_the_old_file(model: Path, tmp_path: Path, signum: signal.Signals) -> None:
     target = tmp_path / "x.gguf"
     target.write_bytes(b"mine")
-    running = process(model, target, "Q4_K_M", "--force", "-t", 1)
+    running = process(model, target, SLOW, "--force", "-t", 1)
     until_writing(tmp_path, running)
     began = time.monotonic()
     running.send_signal(signum)
@@ -403,24 +411,24 @@ def test_a_signal_leaves_the_old_file(model: Path, tmp_path: Path, signum: signa
 
 def test_two_processes_do_not_write_the_same(cli: Cli, model: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.gguf"
-    first = process(model, target, "Q4_K_M", "-t", 1)
-    until_writing(tmp_path, first)
-    first.send_signal(signal.SIGSTOP)
-    code, message = failure(cli("quantize", model, target, "q8_0"))
-    first.send_signal(signal.SIGCONT)
-    assert (code, message) == (
-        2,
-        f"error: another process is writing {target}\nhint: wait for it, or choose another name\n",
-    )
-    assert first.communicate(timeout=60)[1] == b""
-    assert first.returncode == 0
-    assert temporaries(tmp_path) == []
+    with process(model, target, SLOW, "-t", 1) as first:
+        until_writing(tmp_path, first)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            code, message = failure(cli("quantize", model, target, "q8_0"))
+            assert code == 2
+            assert message == f"error: another process is writing {target}\nhint: wait for it, or choose another name\n"
+            assert len(temporaries(tmp_path)) == 1
+        finally:
+            first.send_signal(signal.SIGCONT)
+            first.terminate()
+    assert os.listdir(tmp_path) == [model.name]
 
 
 def test_what_a_kill_left_goes_with_the_next_run(cli: Cli, model: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.gguf"
     target.write_bytes(b"mine")
-    with process(model, target, "Q4_K_M", "--force", "-t", 1) as running:
+    with process(model, target, SLOW, "--force", "-t", 1) as running:
         until_writing(tmp_path, running)
         running.kill()
     assert target.read_bytes() == b"mine"
