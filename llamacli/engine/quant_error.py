@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from llamacli.engine.native import ggml_base
-from llamacli.models.ggml_types import GGML_TYPES
 
 _F32 = 0
 
@@ -29,6 +28,7 @@ class _Traits(ctypes.Structure):
 
 for _name, _result, _arguments in (
     ("ggml_get_type_traits", ctypes.POINTER(_Traits), [ctypes.c_int]),
+    ("ggml_row_size", ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]),
     ("ggml_quantize_init", None, [ctypes.c_int]),
     (
         "ggml_quantize_chunk",
@@ -52,9 +52,8 @@ def quantised(rows: np.ndarray, ggml_type: int, weights: np.ndarray | None = Non
     process without. The call releases the GIL, so rows can be shared out among threads.
     """
     n, n_columns = rows.shape
-    _, block_size, type_size = GGML_TYPES[ggml_type]
     rows = np.ascontiguousarray(rows, np.float32)
-    data = np.empty((n, n_columns // block_size * type_size), np.uint8)
+    data = np.empty((n, ggml_base.ggml_row_size(ggml_type, n_columns)), np.uint8)
     address = None if weights is None else np.ascontiguousarray(weights, np.float32)
     ggml_base.ggml_quantize_chunk(
         ggml_type, rows.ctypes.data, data.ctypes.data, 0, n, n_columns, None if address is None else address.ctypes.data

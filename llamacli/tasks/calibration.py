@@ -12,41 +12,43 @@ from llamacli.engine.logits import rows
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions
 
-#: So many sequences of so many tokens; fewer where a vocabulary's logits would fill the memory.
-N_SEQUENCES, LENGTH = 8, 128
+#: So many tokens in all, in sequences of so many; fewer where a vocabulary's logits would fill the memory.
+N_TOKENS, N_CTX = 2048, 512
+#: The model writes so many texts side by side, each until it ends it, and begins the next, so many tokens in all.
+_WRITERS = 16
 #: Logits that are kept at once.
 _MOST_LOGITS = 1 << 26
 
 
-def n_sequences(n_vocab: int) -> int:
-    """How many sequences of LENGTH tokens to measure on."""
-    return min(N_SEQUENCES, max(1, _MOST_LOGITS // (LENGTH * n_vocab)))
+def n_tokens(n_vocab: int) -> int:
+    """How many tokens to measure on."""
+    return max(32, min(N_TOKENS, _MOST_LOGITS // n_vocab))
 
 
 def cut(model: Model, text: str) -> list[np.ndarray]:
-    """Pieces of a text, evenly spread over it, each with BOS in front where the vocabulary adds it: int32."""
-    bos = model.tokenize("")[:1]
-    tokens = np.array(model.tokenize(text, add_special=False), np.int32)
-    size = LENGTH - len(bos)
-    count = min(n_sequences(model.n_vocab), max(1, len(tokens) // size))
-    starts = np.linspace(0, max(len(tokens) - size, 0), count).astype(int)
-    return [np.concatenate([np.array(bos, np.int32), tokens[start : start + size]]) for start in starts]
+    """Pieces of a text, evenly spread over it: int32."""
+    tokens = np.array(model.tokenize(text), np.int32)
+    total = min(n_tokens(model.n_vocab), len(tokens))
+    size = min(N_CTX, total)
+    starts = np.linspace(0, len(tokens) - size, total // size).astype(int)
+    return _begun(model, [tokens[start : start + size] for start in starts])
 
 
 def written(model: Model, options: ContextOptions, *, seed: int = 1) -> list[np.ndarray]:
-    """What the model writes when it is given nothing, each text from its beginning: int32.
+    """What the model writes when it is given nothing, text after text: int32.
 
     Tokens are drawn by their own probabilities (temperature 1, nothing cut off), so that the texts are what the model
     takes for text: for a measure of what changes its predictions no data is needed. After Liu et al., "LLM-QAT:
     Data-Free Quantization Aware Training" (2023).
     """
-    n, rng = n_sequences(model.n_vocab), np.random.default_rng(seed)
+    total = n_tokens(model.n_vocab)
+    n, rng = min(_WRITERS, total // 32), np.random.default_rng(seed)
     start = next((token for token in (model.bos, model.eos) if token >= 0), 0)
     texts: list[list[int]] = [[start] for _ in range(n)]
     done: list[list[int]] = []
-    wanted = ContextOptions(n_ctx=n * LENGTH, n_batch=max(n, 32), n_sequences=n, n_threads=options.n_threads)
+    wanted = ContextOptions(n_ctx=total, n_batch=max(n, 32), n_sequences=n, n_threads=options.n_threads)
     with signals.deferred(), Context(model, wanted) as context:
-        for _ in range(LENGTH - 1):
+        for _ in range(total // n - 1):
             if not context.step_many([(i, text[-1], len(text) - 1) for i, text in enumerate(texts)]):
                 break
             for i, token in enumerate(_draw(rows(context, 0, n), rng)):
@@ -56,7 +58,14 @@ def written(model: Model, options: ContextOptions, *, seed: int = 1) -> list[np.
                     texts[i] = [start]
                     context.remove_sequence(i)
     signals.check()
-    return [np.array(text, np.int32) for text in (*done, *texts) if len(text) > 1]
+    stream = np.concatenate([np.array(text, np.int32) for text in (*done, *texts)])
+    return _begun(model, np.array_split(stream, range(N_CTX, len(stream), N_CTX)))
+
+
+def _begun(model: Model, pieces: list[np.ndarray]) -> list[np.ndarray]:
+    """With BOS in place of each first token, where the vocabulary adds it, as llama-perplexity has it."""
+    first = model.tokenize("")[:1]
+    return [np.concatenate([np.array(first, np.int32), piece[len(first) :]]) for piece in pieces]
 
 
 def _draw(logits: np.ndarray, rng: np.random.Generator) -> Sequence[int]:

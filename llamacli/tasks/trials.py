@@ -64,15 +64,16 @@ class Trials:
         self._stack.close()
 
     def _open(self) -> Context:
-        total = self.n_tokens
+        total, n = self.n_tokens, len(self._texts)
+        longest = max(len(text) for text in self._texts)
         return Context(
             self._model,
             replace(
                 self._context_options,
-                n_ctx=max(total, 256),
+                n_ctx=n * -(-longest // 256) * 256,
                 n_batch=max(total, 32),
-                n_sequences=len(self._texts),
-                kv_unified=len(self._texts) > 1,
+                n_sequences=n,
+                kv_unified=False,
             ),
         )
 
