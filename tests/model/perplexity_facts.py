@@ -2,8 +2,8 @@
 
     LLAMA_CPP_BIN=…/build/bin python tests/model/perplexity_facts.py
 
-writes llama_perplexity.json beside this file, for the tiny.gguf that is here now. LLAMA_CPP_BIN holds llama-perplexity
-and llama-quantize, built from the sources in llama-cpp-python's own distribution.
+writes llama_perplexity.json beside this file, for the tiny.gguf that is here now. LLAMA_CPP_BIN holds llama-perplexity,
+llama-imatrix and llama-quantize, built from the sources in llama-cpp-python's own distribution.
 """
 
 from __future__ import annotations
@@ -30,8 +30,21 @@ SIZES = ((128, 2048), (256, 64))
 _STATISTIC = re.compile(r"^(.*?) *: +(-?[\d.]+)%?(?: +± +([\d.]+))? ?%?$", re.MULTILINE)
 
 
+def read() -> dict[str, Any]:
+    """The figures. Raises AssertionError where they are of other weights."""
+    from llamacli.builtin import TINY
+
+    found: dict[str, Any] = json.loads(FACTS.read_text())
+    ours = hashlib.sha256(TINY.read_bytes()).hexdigest()
+    assert found["tiny_sha256"] == ours, (
+        "tiny.gguf has changed: LLAMA_CPP_BIN=… python tests/model/perplexity_facts.py renews the figures"
+    )
+    return found
+
+
 def main() -> None:
     from llamacli.builtin import TINY
+    from llamacli.tasks.imatrix_file import read_imatrix
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -48,12 +61,19 @@ def main() -> None:
         said = _run(
             "llama-perplexity", "-m", quantized, "-c", 128, "-t", 1, "--kl-divergence", "--kl-divergence-base", base
         )
+        matrix = folder / "imatrix.gguf"
+        _run("llama-imatrix", "-m", TINY, "-f", text, "-c", 128, "-t", 1, "-o", matrix)
+        imatrix = read_imatrix(matrix)
     facts: dict[str, Any] = {
         "tiny_sha256": hashlib.sha256(TINY.read_bytes()).hexdigest(),
         "perplexity": figures,
         "q4_0": {
             " ".join(found[1].split()): [float(x) for x in found.groups()[1:] if x]
             for found in _STATISTIC.finditer(said[said.index("Mean PPL(Q)") :])
+        },
+        "imatrix": {
+            name: [float(imatrix.sums[name].sum(dtype="float64")), imatrix.counts[name].tolist()]
+            for name in sorted(imatrix.sums)
         },
     }
     FACTS.write_text(json.dumps(facts, indent=1) + "\n")

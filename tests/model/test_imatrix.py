@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import perplexity_facts
 import pytest
 from make_gguf import write_moe
+from perplexity_facts import STORY
 
 from llamacli import signals
 from llamacli.builtin import TINY
@@ -21,22 +23,9 @@ from llamacli.tasks.imatrix_file import ImatrixFile, read_imatrix
 from llamacli.tasks.imatrix_write import write_imatrix
 from llamacli.tasks.perplexity import Text
 
-NAMES = ("Lily", "Tom", "Anna", "the dog", "Max")
-THINGS = ("ball", "kite", "red hat", "book", "apple", "boat", "drum")
-STORY = " ".join(
-    f"One day {NAMES[i % 5]} found a {THINGS[i * 3 % 7]} and gave it to {NAMES[i * 2 % 5 - 1]}, "
-    f"who had {i} of them. They played until it was dark."
-    for i in range(60)
-)
 EXPERTS = [12, 46, 306, 25, 42, 52, 202, 35]
-#: What llama-imatrix (llama.cpp of llama-cpp-python 0.3.36) makes of STORY: sums, and rows of each expert.
-TINY_FIGURES = {
-    "blk.0.attn_output.weight": (6701.5234, [1792]),
-    "blk.1.attn_k.weight": (225758.001, [1792]),
-    "blk.1.ffn_down.weight": (1308.8551, [1792]),
-    "blk.1.ffn_up.weight": (36492.8616, [1792]),
-    "blk.4.attn_output.weight": (32845.1195, [1792]),
-}
+#: What llama-imatrix (llama.cpp of llama-cpp-python 0.3.36) makes of STORY with the models of make_gguf: sums, and rows
+#: of each expert. For the built-in model see perplexity_facts.py.
 PLAIN_FIGURES = {
     "blk.1.attn_q.weight": (81916.3681, [1280]),
     "blk.1.attn_v.weight": (81916.3681, [1280]),
@@ -91,9 +80,10 @@ def test_the_reference_of_llama_imatrix(shared: Path, stories: Path, tmp_path: P
 
 def test_figures_of_the_built_in_model() -> None:
     found = result(request(TINY, n_ctx=128))
-    check(found.matrix, TINY_FIGURES)
+    facts = perplexity_facts.read()
+    check(found.matrix, facts["imatrix"])
     assert (len(found.matrix.sums), found.chunk_count, found.tokens) == (35, 14, 1792)
-    assert (found.ppl, found.ppl_error) == (pytest.approx(293.0485, abs=1e-3), pytest.approx(43.11813, abs=1e-4))
+    assert (found.ppl, found.ppl_error) == pytest.approx(facts["perplexity"][0]["final"], rel=1e-5)
 
 
 def test_grouped_queries_and_the_output_matrix(plain: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import perplexity_facts
 import pytest
-from perplexity_facts import FACTS, SIZES, STORY
+from perplexity_facts import SIZES, STORY
 
 from llamacli import signals
 from llamacli.builtin import TINY, corpus
@@ -29,10 +29,7 @@ from llamacli.tasks.perplexity import Request, Text, Warned, perplexity, read_te
 @pytest.fixture(scope="session")
 def facts() -> dict[str, Any]:
     """What llama-perplexity says of the built-in model."""
-    found: dict[str, Any] = json.loads(FACTS.read_text())
-    if found["tiny_sha256"] != hashlib.sha256(TINY.read_bytes()).hexdigest():
-        pytest.fail("tiny.gguf has changed: LLAMA_CPP_BIN=… python tests/model/perplexity_facts.py renews the figures")
-    return found
+    return perplexity_facts.read()
 
 
 def measure(request: Request) -> list[Perplexity]:
