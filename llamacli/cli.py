@@ -24,6 +24,7 @@ COMMANDS = {
     "chat": "Talk with a model.",
     "run": "Talk with a model, or answer one prompt, as ollama has it.",
     "complete": "Write text: answer a prompt, or continue it.",
+    "batch": "Answer many prompts, one a line, side by side.",
     "history": "Show, search, export and remove past conversations.",
     "perplexity": "Measure how well a model predicts a text.",
     "score": "Show how surprising each token of a text is.",
@@ -35,6 +36,7 @@ COMMANDS = {
     "verify": "Check models' files against their checksums.",
     "search": "Find models on the Hugging Face Hub.",
     "outdated": "Show which models have a newer revision.",
+    "cache": "Show and clear the cache of evaluated prompts.",
     "tokens": "Show how a text is split into tokens.",
     "devices": "Show what this build can compute on.",
 }

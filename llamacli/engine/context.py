@@ -177,9 +177,9 @@ class Context:
         rows = C.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(rows, (len(tokens), self.model.n_vocab)).copy()
 
-    def has_numbers(self) -> bool:
-        """Whether the last logits are numbers; damaged weights make them NaN."""
-        first = float(C.llama_get_logits_ith(self.handle, -1)[0])
+    def has_numbers(self, row: int = -1) -> bool:
+        """Whether the logits of a row (-1: the last) are numbers; damaged weights make them NaN."""
+        first = float(C.llama_get_logits_ith(self.handle, row)[0])
         return first == first
 
     def step(self, token: int) -> bool:

@@ -51,7 +51,7 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "adaptive_target": ("at most 1; negative is off", lambda v: v <= 1),
     "adaptive_decay": ("between 0 and 0.99", lambda v: 0 <= v <= 0.99),
 }
-_NO_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw one and not tell
+NO_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw one and not tell
 
 
 def resolve(options: Mapping[str, Any], model: Model) -> Sampling:
@@ -66,7 +66,7 @@ def resolve(options: Mapping[str, Any], model: Model) -> Sampling:
 
 
 def draw_seed() -> int:
-    return int.from_bytes(os.urandom(8), "little") % _NO_SEED
+    return int.from_bytes(os.urandom(8), "little") % NO_SEED
 
 
 def recommended(metadata: Callable[[str], str | None]) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def check(sampling: Sampling, *, n_vocab: int) -> None:
         meaning, test = _RANGES.get(field.name, ("", lambda v: True))
         if isinstance(value, (int, float)) and not test(value):
             raise UsageError(f"--{field.name.replace('_', '-')} {value}: it must be {meaning}")
-    if sampling.seed is not None and not 0 <= sampling.seed < _NO_SEED:
-        raise UsageError(f"--seed {sampling.seed}: it must be between 0 and {_NO_SEED - 1}; -1 draws one")
+    if sampling.seed is not None and not 0 <= sampling.seed < NO_SEED:
+        raise UsageError(f"--seed {sampling.seed}: it must be between 0 and {NO_SEED - 1}; -1 draws one")
     for token, bias in sampling.logit_bias:
         if not bias < 1e9:
             raise UsageError(f"--logit-bias {token}+{bias}: too much; every other token would be impossible")

@@ -82,7 +82,7 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
             raise UsageError(f"{request.model.path}: this model reads text but does not write it")
         mode = choose_mode(request, model)
         sampling = resolve(request.sampling, model)
-        prompt, tokens = _prompt(request, model, mode)
+        prompt, tokens = prompt_of(request, model, mode)
         options = _context_options(request, model, len(tokens))
         n_ctx = _answer_limit(request, options, len(tokens))
         with Context(model, options) as context:
@@ -155,8 +155,8 @@ def choose_mode(request: Request, model: Model) -> Mode:
     return "text"
 
 
-def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
-    """The prompt as text and as tokens."""
+def prompt_of(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
+    """The prompt as text and as tokens. Raises ContextFull, BadModelFile."""
     limit = max(model.n_ctx_train or 1 << 20, request.n_ctx or 0)
     n_bytes = len(request.prompt.encode("utf-8", "replace"))
     # Tokenising a text of 100 MB takes minutes, and no context holds it.
@@ -191,11 +191,16 @@ def _planned_size(request: Request) -> int:
     return sum(len(text.encode("utf-8", "replace")) for text in texts) // 2 + answer * request.samples
 
 
-def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
+def context_size(request: Request, model: Model, n_prompt: int) -> int:
+    """The context of one answer, in tokens: what was asked for, or what fits the prompt and the answer."""
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
     trained = model.n_ctx_train or 1 << 20
     size = request.n_ctx if request.n_ctx is not None else min(n_prompt + max(answer, 1), trained)
-    size = size or trained
+    return size or trained
+
+
+def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
+    size = context_size(request, model, n_prompt)
     room = max(size - n_prompt, 1)
     return replace(request.context, n_ctx=size + room * (request.samples - 1), n_sequences=request.samples)
 

@@ -17,8 +17,8 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float = 1.0, *, transfer: bool = False, remaining: bool = False) -> None:
-        """`transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone."""
+    def __init__(self, label: str, total: float | None = 1.0, *, transfer: bool = False, remaining: bool = False) -> None:
+        """`total` None: nobody knows. `transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone."""
         self._label, self._total, self._transfer, self._remaining = label, total, transfer, remaining
         self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
@@ -37,12 +37,15 @@ class Bar:
         if not self._enabled:
             return
         if self._bar is None:
-            if time.monotonic() - self._began < DELAY or done >= self._total:
+            if time.monotonic() - self._began < DELAY or self._complete(done):
                 return
             self._show()
         self._bar.update(self._task, completed=done, description=self._label)
-        if done >= self._total:
+        if self._complete(done):
             self.close()
+
+    def _complete(self, done: float) -> bool:
+        return self._total is not None and done >= self._total
 
     def _show(self) -> None:
         from rich import progress
