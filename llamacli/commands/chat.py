@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
 from llamacli.commands.template_options import TemplateFlags
@@ -25,6 +25,7 @@ def chat(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    cache: CacheFlags,
 ) -> None:
     """Talk with a model. Every conversation is kept as it happens; /? shows the commands.
 
@@ -49,4 +50,5 @@ def chat(
         sampling=sampling,
         template=template,
         loading=model,
+        cache=cache,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, between, grouped
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import HistoryFlags, begin, named_model, open_history
 from llamacli.commands.template_options import TemplateFlags
@@ -61,6 +61,7 @@ def complete(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    cache: CacheFlags,
 ) -> None:
     """Write text: answer a prompt, or continue it.
 
@@ -112,6 +113,7 @@ def complete(
         samples=samples,
         n_ctx=model.ctx_size,
         context=context,
+        cache=cache.opened(loaded),
     )
     with answer.Bars() as bars:
         events = answer.with_warnings(task.complete(request, bars.progress))

@@ -25,6 +25,7 @@ import typer
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llamacli.engine.prompt_cache import PromptCache
     from llamacli.engine.types import ContextOptions, ModelOptions
 
 MODEL, SAMPLING, ADVANCED, GPU = "Model and context", "Sampling", "Advanced", "GPU"
@@ -348,6 +349,42 @@ class LoadFlags:
             type_k=one_of("--cache-type-k", self.cache_type_k, tuple(KV_TYPES)),
             type_v=one_of("--cache-type-v", self.cache_type_v, tuple(KV_TYPES)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheFlags:
+    """Whether evaluated prompts are kept on disk, for every verb that reads long ones again and again."""
+
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Neither load nor store evaluated prompts.",
+            envvar="LLAMACLI_NO_CACHE",
+            show_envvar=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False
+    cache_size: Annotated[
+        int | None,
+        typer.Option(
+            "--cache-size",
+            metavar="MIB",
+            help="What all evaluated prompts may take on disk. (2048, a tenth of what is free at most)",
+            callback=between(0),
+            envvar="LLAMACLI_CACHE_SIZE",
+            show_envvar=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    def opened(self, model: ModelOptions) -> PromptCache | None:
+        """Those of a model that is about to be opened; None where they are not wanted."""
+        from llamacli.tasks import cache
+
+        if self.no_cache or self.cache_size == 0:
+            return None
+        return cache.opened(model, None if self.cache_size is None else self.cache_size << 20)
 
 
 @dataclasses.dataclass(frozen=True)

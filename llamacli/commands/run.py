@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
 from llamacli.commands.template_options import TemplateFlags
@@ -23,6 +23,7 @@ def run(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    cache: CacheFlags,
 ) -> None:
     """Talk with MODEL, or answer one PROMPT. Text in a pipe stands before PROMPT.
 
@@ -43,4 +44,5 @@ def run(
         sampling=sampling,
         template=template,
         loading=model,
+        cache=cache,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llamacli.commands.options import MODEL, AnswerFlags, ModelFlags, one_of
+from llamacli.commands.options import MODEL, AnswerFlags, CacheFlags, ModelFlags, one_of
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.template_options import TemplateFlags
 from llamacli.errors import StorageError, UsageError
@@ -65,6 +65,7 @@ def talk(
     sampling: SamplingFlags,
     template: TemplateFlags,
     loading: ModelFlags,
+    cache: CacheFlags,
 ) -> None:
     """A chat at the terminal; in a pipe, or with a prompt, one answer, or with `turns` one for each line."""
     from llamacli import settings
@@ -102,6 +103,7 @@ def talk(
             on_overflow=overflow,
         ),
         Progress(),
+        cache=(lambda _: None) if talking.no_history else cache.opened,
     )
     with chat:
         if interactive:

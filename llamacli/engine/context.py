@@ -92,7 +92,7 @@ class Context:
 
         Raises OutOfMemory where there is no room for it; the context is then as it was.
         """
-        state = self._state()
+        state = self.state()
         before = self.options
         self.close()
         try:
@@ -104,11 +104,23 @@ class Context:
             if self.handle and not C.llama_state_seq_set_data(self.handle, state, len(state), 0):
                 self.tokens.clear()  # evaluated again when they are needed
 
-    def _state(self) -> Any:
+    def state(self) -> Any:
         """The KV cache of sequence 0, as bytes."""
         buffer = (ctypes.c_uint8 * C.llama_state_seq_get_size(self.handle, 0))()
         C.llama_state_seq_get_data(self.handle, buffer, len(buffer), 0)
         return buffer
+
+    def restore(self, tokens: Sequence[int], state: bytearray) -> None:
+        """Hold `tokens` again, whose KV cache was `state`. Where it is larger than this context, or of another kind,
+        nothing is held.
+        """
+        self.keep(0)
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        if len(tokens) <= self.n_ctx and C.llama_state_seq_set_data(self.handle, buffer, len(state), 0):
+            self.tokens = [*tokens]
+        else:
+            C.llama_memory_seq_rm(C.llama_get_memory(self.handle), 0, -1, -1)
+            native.take_errors()
 
     def keep(self, n: int) -> int:
         """Forget all but the first n tokens of sequence 0; how many are left: none where the model cannot do that.

@@ -43,6 +43,7 @@ class Model:
 
         Raises ModelNotFound, UsageError, BadModelFile, OutOfMemory; signals.Ended where a signal came.
         """
+        self.options = options
         self.header = gguf.read_header(options.path)
         gguf_checks.check(self.header, weights=not options.vocab_only)
         self._loras: list[tuple[Any, float]] = []

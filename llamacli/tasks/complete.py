@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate, generate_many
 from llamacli.engine.model import Model
+from llamacli.engine.prompt_cache import PromptCache
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, Message, ModelOptions, Prompt, Sampling
@@ -42,6 +43,7 @@ class Request:
     samples: int = 1
     n_ctx: int | None = None
     context: ContextOptions = field(default_factory=lambda: ContextOptions(n_ctx=0))
+    cache: PromptCache | None = None  # of evaluated prompts, on disk
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
         with Context(model, options) as context:
             n_ctx = min(n_ctx, context.n_ctx)
             limits = Limits(request.max_tokens, n_ctx, request.stops)
+            if request.cache is not None:
+                request.cache.fill(context, tokens)
             load_seconds = time.perf_counter() - began
             yield Started(
                 model=name(request.model.path),
@@ -114,6 +118,9 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
                     progress=progress.prompt,
                 ):
                     yield 0, item
+                    if isinstance(item, Finish) and request.cache is not None and item.reason != "interrupted":
+                        stats = item.stats  # the answer is there by now
+                        request.cache.keep(context, len(tokens), stats.evaluated_tokens, stats.prompt_seconds)
                 return
             for index, chunks, finish in generate_many(
                 context,
