@@ -1,8 +1,8 @@
 """Many prompts, several of them decoded side by side: continuous batching.
 
-A sequence has tokens: its prompt, then what was sampled. What of them the context does not hold yet is evaluated, in one
-batch with what the others need; once it holds all of them, the next token is sampled. So a sequence that writes is
-one with a single token to evaluate, and one that begins, or that had to give up its room in the KV cache, is one with many.
+A sequence has tokens: its prompt, then what was sampled. What of them the context does not hold yet is evaluated, in
+one batch with what the others need; once it holds all of them, the next token is sampled. So a sequence that writes is
+one with a single token to evaluate, and one that begins, or that had to give up its room in the KV cache, has many.
 
 What a new prompt has in common with a sequence that is there, running or done, is not evaluated again: it waits until
 that one has come so far, and copies it. This is how a system prompt is evaluated once, and each of several, too.
@@ -72,7 +72,8 @@ class Failed:
     error: OutOfMemory
 
 
-#: Gives the next job. None: there is none at the moment, or, where it was called with True and so may wait, none any more.
+#: Gives the next job. Called with False, None means that there is none at the moment; with True it waits, and None is
+#: the end.
 Take = Callable[[bool], Job | None]
 
 
@@ -86,6 +87,7 @@ class _Running:
         self.n_held = 0
         self.source: tuple[int, int] | None = None  # (sequence, tokens): copied as soon as that one holds so many
         self.n_copied = 0  # tokens whose cells are also another one's
+        self.n_found = 0  # tokens of the prompt that were not evaluated for it
         self.most, self.at_most = job.limits.room(len(job.tokens))
         seed = job.sampling.seed
         assert seed is not None
@@ -111,7 +113,7 @@ class _Running:
         stream.chunks += answer.flush()
         now = time.perf_counter()
         reading, writing = self.started - self.began, now - self.started
-        stats = Stats(0.0, reading, writing, n, n - self.n_copied, answer.n_tokens, max(self.n_decoded - 1, 0))
+        stats = Stats(0.0, reading, writing, n, n - self.n_found, answer.n_tokens, max(self.n_decoded - 1, 0))
         answered = tuple(self.tokens[n:])
         finish = Finish(reason, stream.seed, stats, self.job.limits.n_ctx, answer.stop, answered)
         return Done(self.job.number, tuple(stream.chunks), finish)
@@ -244,7 +246,8 @@ class Parallel:
         """Give it a sequence: an idle one that holds its beginning, or one that copies it from another."""
         source, n = self._beginning(each)
         if source in self._ids:
-            each.id, each.n_held = source, self._trim(source, n)
+            each.id = source
+            each.n_held = each.n_found = self._trim(source, n)
         else:  # rather an empty one than one whose beginning the next may have
             each.id = min(self._ids, key=lambda id: len(self._held[id]))
             self._trim(each.id, 0)
@@ -254,7 +257,7 @@ class Parallel:
         self._running.append(each)
 
     def _beginning(self, each: _Running) -> tuple[int, int]:
-        """The sequence that begins most like this one, and how many tokens they share; (-1, 0) where it pays for none."""
+        """The sequence that begins most like this one, and how many tokens they share; (-1, 0) where none pays."""
         if not self._shares:
             return -1, 0
         # Of those that run, only such as began before: or two might wait for each other.
@@ -365,7 +368,7 @@ class Parallel:
             else:  # from one cache to another only the whole can be copied
                 C.llama_memory_seq_cp(memory, source, each.id, -1, -1)
                 C.llama_memory_seq_rm(memory, each.id, n, -1)
-            each.n_held = each.n_copied = n
+            each.n_held = each.n_copied = each.n_found = n
             each.source = None
 
     def _make_room(self) -> None:

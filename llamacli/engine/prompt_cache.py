@@ -1,7 +1,7 @@
 """What need not be evaluated again: the longest common prefix of a prompt and of what is held, in memory or on disk.
 
-In memory the context itself says what it holds (`reuse`). From disk (`PromptCache`) the context is filled before, so that
-the rest is the same.
+In memory the context itself says what it holds (`reuse`). From disk (`PromptCache`) the context is filled before, so
+that the rest is the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class PromptCache:
     """The stored prompts of one model, for contexts of one kind."""
 
     def __init__(self, root: Path, limit: int | None, paths: Sequence[Path]) -> None:
-        """`root` is the folder of all models, `limit` what it may hold in bytes (None: the usual), `paths` the model's files.
+        """`root` is the folder of all models, `paths` are the files of this one. `limit`: what all may take, in bytes;
+        None: the usual.
 
         To be made before the model is opened: a file that is replaced in between is noticed.
         """

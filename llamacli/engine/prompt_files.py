@@ -1,9 +1,9 @@
 """Evaluated prompts on disk: a model's KV cache of a prompt, which the next process loads instead of computing it.
 
-A folder for each set of what the numbers depend on (`Key`), in it a file for each prompt: magic, sizes, tokens, state,
+A folder for each set of what the numbers depend on (`key`), in it a file for each prompt: magic, sizes, tokens, state,
 and a digest of all that, so that a damaged file is never handed to native code. Files are written whole under another
-name and take theirs at the end; nobody changes one. So any number of processes share them without a lock: the worst that can
-happen is that one computes what another is about to store. A file that cannot be read is one that is not there.
+name and take theirs at the end; nobody changes one. So any number of processes share them without a lock: the worst
+that can happen is that one computes what another is about to store. A file that cannot be read is not there.
 
 A longer prompt serves a shorter one: what it has more is cut off. So whole prompts are stored, and a beginning that
 several share is found in any of them. Standard library only.
@@ -87,11 +87,14 @@ def load(path: Path) -> tuple[list[int], bytearray] | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    return [*memoryview(packed).cast(_TOKEN)], state
+    return array.array(_TOKEN, packed).tolist(), state
 
 
 def store(folder: Path, tokens: Sequence[int], state: Any, *, model: str, limit: int | None) -> bool:
-    """Write a file. `state` is any buffer of bytes, `limit` what all files may take, None the usual. Whether it is there now."""
+    """Write a file; whether it is there now. `state` is any buffer of bytes.
+
+    `limit`: what all files may take, in bytes; None: the usual.
+    """
     packed = _packed(tokens)
     note = json.dumps({"model": model}).encode()
     size = _HEAD.size + len(note) + len(packed) + len(state) + 32

@@ -1,6 +1,6 @@
 """Many prompts, one a line: each is answered by itself, several side by side.
 
-    source ─ lines ─▸ inbox ─▸ this thread: line → job ─▸ ready ─▸ workers (engine/parallel.py) ─ done ─▸ inbox ─▸ record
+    source ─▸ inbox ─▸ this thread: line → job ─▸ ready ─▸ workers (engine/parallel.py) ─▸ inbox ─▸ record
 
 A thread of its own reads the source, so that what comes through a pipe is begun at once. A line is read, rendered and
 tokenised here while the workers compute. Nothing here depends on which sequences run beside each other.
@@ -374,5 +374,3 @@ def _asked(request: Request) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
-
-

@@ -1,7 +1,7 @@
 """The file of a batch's answers: JSON lines, each written whole as soon as it is there, and read again to go on.
 
-Every record says what it answers: `fingerprint` is a digest of the model and the options, and one of the line. So the file
-needs no head and no companion, and records of another run are never taken for those of this one.
+Every record says what it answers: `fingerprint` is a digest of the model and the options, and one of the line. So the
+file needs no head and no companion, and records of another run are never taken for those of this one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class AnswersFile:
             os.fsync(self._fd)
         except OSError as error:
             raise self._failed(error) from error
-        if not self._superseded and all(a.start < b.start for a, b in zip(places, places[1:], strict=False)):
+        if not self._superseded and all(a.start < b.start for a, b in pairwise(places)):
             return
         mode = os.fstat(self._fd).st_mode & 0o777
         with open(self._fd, "rb", closefd=False) as old, new_file(self._path, force=True) as new:

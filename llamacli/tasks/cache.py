@@ -16,7 +16,7 @@ from llamacli.models.reference import name
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored prompt. `model` is what -m takes, "" of a damaged file; `used` and `age` in seconds, since 1970 and now."""
+    """A stored prompt. `model` is as for -m, "" of a damaged file. `used`: seconds since 1970, `age`: since that."""
 
     model: str
     tokens: int

@@ -19,7 +19,9 @@ def show(stored: Sequence[Stored], output: Output) -> None:
         rows = [(each.model, each.tokens, each.size, round(each.age), each.path) for each in stored]
         output.tsv(("model", "tokens", "size", "age", "path"), rows)
     else:
-        rows = [(str(each.tokens), size(each.size), age(each.age), short(each.model) or "(damaged)") for each in stored]
+        shown = [
+            (str(each.tokens), size(each.size), age(each.age), short(each.model) or "(damaged)") for each in stored
+        ]
         total = size(sum(each.size for each in stored))
-        columns.show(("tokens", "size", "unused for", "model"), rows, output, right=("tokens", "size", "unused for"))
+        columns.show(("tokens", "size", "unused for", "model"), shown, output, right=("tokens", "size", "unused for"))
         output.text(f"{len(stored)} prompts, {total}\n".encode())

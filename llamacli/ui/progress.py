@@ -17,8 +17,13 @@ DELAY = 0.4
 class Bar:
     """A bar that appears after DELAY seconds and leaves nothing behind."""
 
-    def __init__(self, label: str, total: float | None = 1.0, *, transfer: bool = False, remaining: bool = False) -> None:
-        """`total` None: nobody knows. `transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone."""
+    def __init__(
+        self, label: str, total: float | None = 1.0, *, transfer: bool = False, remaining: bool = False
+    ) -> None:
+        """`total` None: nobody knows. `transfer`: `total` is bytes, and speed and remaining time are shown.
+
+        `remaining`: that time alone.
+        """
         self._label, self._total, self._transfer, self._remaining = label, total, transfer, remaining
         self._enabled = is_terminal(sys.stderr)
         self._began = time.monotonic()
