@@ -162,7 +162,8 @@ class AnswersFile:
                 self._superseded = self._superseded or place.line in self._places
                 self._places[place.line] = place
                 self._end += len(data)
-        os.ftruncate(self._fd, self._end)
+        if os.fstat(self._fd).st_size != self._end:
+            os.ftruncate(self._fd, self._end)
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def _place(self, data: bytes, number: int) -> _Place:
