@@ -54,19 +54,28 @@ def key(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def find(folder: Path, tokens: Sequence[int], least: int) -> tuple[Path, int, int] | None:
-    """The file that shares the longest beginning with `tokens`, its length, bytes of the state; None below `least`.
+@dataclass(frozen=True)
+class Found:
+    """A file that begins like a prompt: `n_shared` of its `n_tokens` are the same. `n_state` bytes."""
 
-    Of several the smallest.
-    """
+    path: Path
+    n_shared: int
+    n_tokens: int
+    n_state: int
+
+
+def find(folder: Path, tokens: Sequence[int], least: int) -> Found | None:
+    """The file that shares the longest beginning with `tokens`, of several the smallest; None below `least`."""
     wanted = _packed(tokens)
-    best: tuple[Path, int, int] | None = None
+    best: Found | None = None
     for path in _files(folder):
         with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
             _, stored, n_state = _read_head(file)
-            n = _shared(stored, wanted)
-            if n >= least and (best is None or (n, -n_state) > (best[1], -best[2])):
-                best = path, n, n_state
+            found = Found(path, _shared(stored, wanted), len(stored) // 4, n_state)
+            if found.n_shared >= least and (
+                best is None or (found.n_shared, -found.n_state) > (best.n_shared, -best.n_state)
+            ):
+                best = found
     return best
 
 

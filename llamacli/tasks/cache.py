@@ -33,7 +33,7 @@ def root() -> Path:
 
 def opened(model: ModelOptions, limit: int | None) -> PromptCache:
     """Those of a model that is about to be opened. `limit`: what all may take, in bytes; None: the usual."""
-    return PromptCache(root(), limit, store.parts(model.path))
+    return PromptCache(root(), limit, [*store.parts(model.path), *(path for path, _ in model.loras)])
 
 
 def stored() -> list[Stored]:

@@ -87,6 +87,8 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
         prompt, tokens = prompt_of(request, model, mode)
         options = _context_options(request, model, len(tokens))
         n_ctx = _answer_limit(request, options, len(tokens))
+        if request.cache is not None:
+            options = request.cache.planned(model, options, tokens)
         with Context(model, options) as context:
             n_ctx = min(n_ctx, context.n_ctx)
             limits = Limits(request.max_tokens, n_ctx, request.stops)

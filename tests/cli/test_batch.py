@@ -232,7 +232,7 @@ def killed_at_random(path: Path, out: Path, n_lines: int, rng: random.Random, *m
     def written() -> int:
         return out.read_bytes().count(b"\n") if out.exists() else 0
 
-    last = written() + rng.randrange(-1, 2 * n_lines // 20)
+    last = written() + rng.randrange(-1, n_lines // 30)
     with started(path, *SHORT, "-o", out, *more) as process:
         while written() <= last and process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
