@@ -43,7 +43,8 @@ def test_console_examples(block: list[tuple[str, str]], tmp_path: Path) -> None:
 def test_every_option_in_the_readme_exists() -> None:
     from llamacli.cli import COMMANDS, load
 
-    known = {name for command in COMMANDS for param in load(command).params for name in param.opts}
+    verbs = [verb for name in COMMANDS for verb in (load(name), *getattr(load(name), "commands", {}).values())]
+    known = {name for verb in verbs for param in verb.params for name in param.opts}
     known |= {"--help", "--version", "--install-completion"}
     theirs = {
         "--prefer-binary",
