@@ -136,8 +136,8 @@ class Parallel:
         self._most = n_parallel
         self._options = replace(options, kv_unified=unified)
         self._context: Context | None = None
-        self._n_batch = max(options.n_ubatch, n_parallel)
-        self._batch = Batch(self._n_batch)
+        self._batch = Batch(max(options.n_ubatch, n_parallel))
+        self._n_batch = 0  # tokens at once
         self._capacity = 0  # positions that one sequence may have
         self._running: list[_Running] = []
         self._put_off: deque[_Running] = deque()  # begun already, or too large for the context as it is
@@ -238,6 +238,8 @@ class Parallel:
                     raise
                 room = n // 2
                 continue
+            # The library's own limit is lower where -b or the context are small; beyond it, it ends the process.
+            self._n_batch = min(len(self._batch.token), self._context.n_batch)
             self._capacity = self._context.n_ctx // (1 if self._options.kv_unified else n)
             self._held, self._ids = [[] for _ in range(n_sequences)], [*range(n_sequences)]
             return

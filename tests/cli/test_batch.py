@@ -102,11 +102,11 @@ def test_the_same_seed_gives_the_same_text_whatever_runs_beside(cli: Cli, tmp_pa
 def test_messages_system_and_stop(cli: Cli, tmp_path: Path) -> None:
     say = [{"role": "user", "content": "My name is Anna."}, {"role": "assistant", "content": "Hello, Anna!"}]
     lines = [{"messages": [*say, {"role": "user", "content": "What is my name?"}]}, {"prompt": "What is 7 plus 8?"}]
-    lines.append({"prompt": "Tell me a story about Lily.", "stop": [" kind"]})
+    lines.append({"prompt": "Tell me a story about Lily.", "stop": [" named"]})
     found = records(cli("batch", write(tmp_path / "in", lines), "-m", "tiny", "--temp", "0", "-t", 1).stdout)
     assert [record["text"] for record in found[:2]] == ["Your name is Anna.", "15"]
-    assert (found[2]["finish_reason"], found[2]["stop"]) == ("stop", " kind")
-    assert found[2]["text"].endswith("there was a")
+    assert (found[2]["finish_reason"], found[2]["stop"]) == ("stop", " named")
+    assert found[2]["text"].startswith("Once upon a time") and found[2]["text"].endswith(" duck")
 
 
 def test_raw_continues(cli: Cli, tmp_path: Path) -> None:

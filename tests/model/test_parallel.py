@@ -67,7 +67,10 @@ def same(job: Job, one: tuple[bytes, Finish], other: tuple[bytes, Finish]) -> No
 
 
 def nearly_same(model: Model, job: Job, one: tuple[bytes, Finish], other: tuple[bytes, Finish]) -> None:
-    """Greedy texts that are evaluated again in other batches may part where two tokens are as good as each other."""
+    """Greedy texts that are evaluated again in other batches may part where two tokens are as good as each other.
+
+    Batches of other sizes move this model's logits, whose deviation is 0.8, by up to 0.01.
+    """
     a, b = one[1].tokens, other[1].tokens
     assert (one[1].reason, len(a)) == (other[1].reason, len(b))
     n = common_prefix(a, b)
@@ -75,8 +78,8 @@ def nearly_same(model: Model, job: Job, one: tuple[bytes, Finish], other: tuple[
         tokens = [*job.tokens, *a[:n]]
         with Context(model, replace(EXACT, n_ctx=len(tokens) + 8)) as context:
             last = context.logits(tokens)[-1]
-        assert abs(last[a[n]] - last[b[n]]) < 1e-3
-        assert last[a[n]] > last.max() - 1e-3
+        assert abs(last[a[n]] - last[b[n]]) < 2e-2
+        assert last[a[n]] > last.max() - 2e-2
 
 
 @pytest.mark.parametrize("unified", [True, False])
