@@ -168,6 +168,24 @@ def write_moe(path: Path, *, n_expert: int = 4, n_used: int = 2, n_layer: int = 
     )
 
 
+def write_lora(path: Path, *, rank: int = 4) -> Path:
+    """A LoRA adapter for `write_llama`'s model: it changes two matrices by random ones of this rank."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    rng = np.random.default_rng(1)
+    for name in ("blk.0.attn_v.weight", "blk.1.ffn_down.weight"):
+        n_in, n_out = (DIM, 32) if "attn_v" in name else (128, DIM)
+        writer.add_tensor(f"{name}.lora_a", rng.standard_normal((rank, n_in), dtype=np.float32))
+        writer.add_tensor(f"{name}.lora_b", rng.standard_normal((n_out, rank), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def write_mamba(path: Path, *, n_layer: int = 2, chat_template: str | None = None, seed: int = 0) -> Path:
     """Write a tiny Mamba with random weights: a recurrent model, which cannot forget its last tokens."""
     tokens, inner, state, window, rank = spm_tokens(), 2 * DIM, 16, 4, 4

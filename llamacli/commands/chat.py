@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
@@ -30,6 +30,7 @@ def chat(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    caching: CacheFlags,
 ) -> None:
     """Talk with a model. Every conversation is kept as it happens; /? shows the commands.
 
@@ -55,4 +56,5 @@ def chat(
         sampling=sampling,
         template=template,
         loading=model,
+        caching=caching,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, between, grouped
 from llamacli.commands.preset_options import PresetFlags, SaveFlag, save
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
@@ -88,6 +88,7 @@ def complete(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    caching: CacheFlags,
 ) -> None:
     """Write text: answer a prompt, or continue it.
 
@@ -169,6 +170,7 @@ def complete(
         samples=samples,
         n_ctx=model.ctx_size,
         context=context,
+        cache=caching.opened(loaded),
     )
     with answer.Bars() as bars:
         events = answer.with_warnings(task.complete(request, bars.progress))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import LogFlag, TalkFlags
 from llamacli.commands.template_options import TemplateFlags
@@ -17,5 +17,6 @@ def every_setting(
     sampling: SamplingFlags,
     talking: TalkFlags,
     template: TemplateFlags,
+    caching: CacheFlags,
 ) -> None:
     """Parsed by `setting_table` for its parameters."""

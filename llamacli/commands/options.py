@@ -30,6 +30,7 @@ from llamacli.commands import words
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llamacli.engine.prompt_cache import PromptCache
     from llamacli.engine.types import ContextOptions, ModelOptions
 
 MODEL, SAMPLING, ADVANCED, GPU = "Model and context", "Sampling", "Advanced", "GPU"
@@ -507,6 +508,33 @@ class LoadFlags(Flags):
             type_k=self.cache_type_k,
             type_v=self.cache_type_v,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheFlags(Flags):
+    """Whether evaluated prompts are kept on disk, for every verb that reads long ones again and again."""
+
+    cache: Annotated[
+        bool, setting("--cache/--no-cache", help="Load and store evaluated prompts.", rich_help_panel=ADVANCED)
+    ] = True
+    cache_size: Annotated[
+        int | None,
+        setting(
+            "--cache-size",
+            metavar="MIB",
+            help="What all evaluated prompts may take on disk. (2048, a tenth of what is free at most)",
+            callback=between(0),
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    def opened(self, model: ModelOptions) -> PromptCache | None:
+        """Those of a model that is about to be opened; None where they are not wanted."""
+        from llamacli.tasks import cache
+
+        if not self.cache or self.cache_size == 0:
+            return None
+        return cache.opened(model, None if self.cache_size is None else self.cache_size << 20)
 
 
 @dataclasses.dataclass(frozen=True)

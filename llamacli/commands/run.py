@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import AnswerFlags, ModelFlags, grouped
+from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk
@@ -26,6 +26,7 @@ def run(
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
+    caching: CacheFlags,
 ) -> None:
     """Talk with MODEL, or answer one PROMPT. Text in a pipe stands before PROMPT.
 
@@ -47,4 +48,5 @@ def run(
         sampling=sampling,
         template=template,
         loading=model,
+        caching=caching,
     )

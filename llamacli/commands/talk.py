@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import MODEL, AnswerFlags, Flags, ModelFlags, among, setting
+from llamacli.commands.options import MODEL, AnswerFlags, CacheFlags, Flags, ModelFlags, among, setting
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.template_options import TemplateFlags
@@ -79,6 +79,7 @@ def talk(
     sampling: SamplingFlags,
     template: TemplateFlags,
     loading: ModelFlags,
+    caching: CacheFlags,
 ) -> None:
     """A chat at the terminal; in a pipe, or with a prompt, one answer, or with `turns` one for each line."""
     from llamacli.tasks.chat import Chat, ChatOptions
@@ -117,6 +118,7 @@ def talk(
             on_overflow=overflow,
         ),
         Progress(),
+        cache=(lambda _: None) if not talking.history else caching.opened,
     )
     with chat:
         if interactive:

@@ -98,7 +98,7 @@ class Context:
 
         Raises OutOfMemory where there is no room for it; the context is then as it was.
         """
-        state = self.state()
+        state, tokens = self.state(), [*self.tokens]
         before = self.options
         self.close()
         try:
@@ -107,8 +107,8 @@ class Context:
             self._open(before)
             raise
         finally:
-            if self.handle and not self.restore(state):
-                self.tokens.clear()  # evaluated again when they are needed
+            if self.handle:  # where they do not fit, they are evaluated again when they are needed
+                self.restore(state, tokens)
 
     def state(self) -> Any:
         """The KV cache of sequence 0, as bytes."""
@@ -116,9 +116,19 @@ class Context:
         C.llama_state_seq_get_data(self.handle, buffer, len(buffer), 0)
         return buffer
 
-    def restore(self, state: Any) -> bool:
-        """Take over a `state` in place of sequence 0; False where it does not fit this context."""
-        return bool(C.llama_state_seq_set_data(self.handle, state, len(state), 0))
+    def restore(self, state: Any, tokens: Sequence[int] = ()) -> bool:
+        """Take over a `state` in place of sequence 0: that of `tokens`, where the context is to know them.
+
+        `state` is any writable buffer. False where it does not fit this context, whose sequence 0 is then empty.
+        """
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        self.remove_sequence(0)
+        if len(tokens) <= self.n_ctx and C.llama_state_seq_set_data(self.handle, buffer, len(state), 0):
+            self.tokens = [*tokens]
+            return True
+        self.remove_sequence(0)  # what was read before it failed
+        native.take_errors()
+        return False
 
     def keep(self, n: int) -> int:
         """Forget all but the first n tokens of sequence 0; how many are left: none where the model cannot do that.
@@ -187,9 +197,9 @@ class Context:
         rows = C.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(rows, (len(tokens), self.model.n_vocab)).copy()
 
-    def has_numbers(self) -> bool:
-        """Whether the last logits are numbers; damaged weights make them NaN."""
-        first = float(C.llama_get_logits_ith(self.handle, -1)[0])
+    def has_numbers(self, row: int = -1) -> bool:
+        """Whether the logits of a row (-1: the last) are numbers; damaged weights make them NaN."""
+        first = float(C.llama_get_logits_ith(self.handle, row)[0])
         return first == first
 
     def step(self, token: int) -> bool:

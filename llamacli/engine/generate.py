@@ -45,7 +45,7 @@ class Limits:
         return room, "context"
 
 
-class _Answer:
+class Answer:
     """One answer: its tokens within its shape, and their bytes on their way to chunks."""
 
     def __init__(
@@ -147,13 +147,8 @@ class _Answer:
         return chunks
 
 
-def evaluate_prompt(
-    context: Context, tokens: Sequence[int], limits: Limits, progress: Progress | None = None
-) -> tuple[bool, int]:
-    """Evaluate what of the prompt the context does not hold, in batches: (False if a signal came, number of tokens).
-
-    Raises ContextFull with both numbers.
-    """
+def check_prompt(tokens: Sequence[int], limits: Limits) -> None:
+    """Raise UsageError for no tokens, ContextFull, with both numbers, for too many."""
     if not tokens:
         raise UsageError("the prompt has no tokens: there is nothing to continue")
     if len(tokens) >= limits.n_ctx:
@@ -161,12 +156,28 @@ def evaluate_prompt(
             f"the prompt has {len(tokens)} tokens, and the context holds {limits.n_ctx}",
             hint="a larger -c, up to the size the model was trained with, or a shorter prompt",
         )
+
+
+def evaluate_prompt(
+    context: Context, tokens: Sequence[int], limits: Limits, progress: Progress | None = None
+) -> tuple[bool, int]:
+    """Evaluate what of the prompt the context does not hold, in batches: (False if a signal came, number of tokens).
+
+    Raises ContextFull with both numbers.
+    """
+    check_prompt(tokens, limits)
     new = tokens[reuse(context, tokens) :]
     with signals.deferred():
         evaluated = context.evaluate(new, progress)
-    if evaluated and not context.has_numbers():
-        raise BadModelFile(f"{context.model.header.path}: its weights give no numbers (NaN); the file is damaged")
+    if evaluated:
+        check_numbers(context)
     return evaluated, len(new)
+
+
+def check_numbers(context: Context, row: int = -1) -> None:
+    """Raise BadModelFile where the logits are no numbers."""
+    if not context.has_numbers(row):
+        raise BadModelFile(f"{context.model.header.path}: its weights give no numbers (NaN); the file is damaged")
 
 
 def generate(
@@ -189,7 +200,7 @@ def generate(
     """
     assert sampling.seed is not None
     clock, model = time.perf_counter, context.model
-    answer = _Answer(limits, reasoning, matcher, logprobs)
+    answer = Answer(limits, reasoning, matcher, logprobs)
     most, at_most = limits.room(len(tokens))
     with Sampler(model, sampling, sampling.seed, limits.n_ctx) as sampler:
         began = clock()
@@ -247,14 +258,14 @@ def generate(
 
 
 @dataclass
-class _Stream:
+class Stream:
     """One of several answers that are decoded side by side."""
 
     index: int
     seed: int
     sampler: Sampler
-    answer: _Answer
-    position: int
+    answer: Answer
+    position: int = 0
     token: int = 0
     row: int = -1  # of the logits to sample from; at first the prompt's last one
     reason: FinishReason | None = None
@@ -294,7 +305,7 @@ def generate_many(
     evaluated, n_evaluated = evaluate_prompt(context, tokens, limits, progress)
     started = time.perf_counter()
     most, at_most = limits.room(len(tokens))
-    running: list[_Stream] = []
+    running: list[Stream] = []
     samplers: list[Sampler] = []
     n_decoded = 0
     try:
@@ -302,8 +313,8 @@ def generate_many(
             seed = (sampling.seed + i) % 0xFFFFFFFF
             samplers.append(Sampler(context.model, sampling, seed, limits.n_ctx))
             samplers[i].accept_prompt(tokens)
-            answer = _Answer(limits, reasoning(), matcher.copy() if matcher is not None else None, logprobs)
-            running.append(_Stream(i, seed, samplers[i], answer, len(tokens)))
+            answer = Answer(limits, reasoning(), matcher.copy() if matcher is not None else None, logprobs)
+            running.append(Stream(i, seed, samplers[i], answer, len(tokens)))
             if i and evaluated:
                 context.copy_sequence(0, i)
         with signals.deferred(signals.FINISHING_SECONDS):

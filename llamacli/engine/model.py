@@ -43,6 +43,7 @@ class Model:
 
         Raises ModelNotFound, UsageError, BadModelFile, OutOfMemory; signals.Ended where a signal came.
         """
+        self.options = options
         self.header = gguf.read_header(options.path)
         gguf_checks.check(self.header, weights=not options.vocab_only)
         self._loras: list[tuple[Any, float]] = []
@@ -368,12 +369,15 @@ class Model:
     def show_tokens(self, texts: Sequence[str]) -> None:
         """Let `piece` give the text of these control tokens, which are silent otherwise."""
         wanted = set(texts)
-        self._visible = frozenset(token.id for token in self.special_tokens if token.text in wanted)
-        self._pieces.clear()
+        self._show(frozenset(token.id for token in self.special_tokens if token.text in wanted))
 
     def show_all_tokens(self) -> None:
-        self._visible = frozenset(token.id for token in self.special_tokens)
-        self._pieces.clear()
+        self._show(frozenset(token.id for token in self.special_tokens))
+
+    def _show(self, tokens: frozenset[int]) -> None:
+        if tokens != self._visible:  # other threads may be reading the pieces
+            self._visible = tokens
+            self._pieces.clear()
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds to the text; b"" for control tokens, unless made visible."""
@@ -387,8 +391,8 @@ class Model:
             if n >= 0:
                 break
             size = -n
-        self._pieces[token] = buffer.raw[:n]
-        return self._pieces[token]
+        self._pieces[token] = known = buffer.raw[:n]
+        return known
 
     def ends_generation(self, token: int) -> bool:
         return bool(C.llama_vocab_is_eog(self.vocab, token))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from llamacli.engine.generate import Limits, generate
+from llamacli.engine.prompt_cache import PromptCache
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, ModelOptions, Prompt
@@ -64,10 +65,17 @@ class Chat:
     """Close it when done, or use it as a context manager."""
 
     def __init__(
-        self, conversation: Conversation, name: str, model: ModelOptions, options: ChatOptions, progress: Progress
+        self,
+        conversation: Conversation,
+        name: str,
+        model: ModelOptions,
+        options: ChatOptions,
+        progress: Progress,
+        cache: Callable[[ModelOptions], PromptCache | None] = lambda _: None,
     ) -> None:
+        """`cache` gives the evaluated prompts on disk of a model that is about to be opened."""
         self.conversation, self.options, self.progress = conversation, options, progress
-        self.name, self._model = name, model
+        self.name, self._model, self._cache = name, model, cache
         self._loaded: list[Loaded] = []  # the one that answers last
         self._first: Turn | None = None  # the oldest turn that the model still sees
         self.spent: Spent | None = None
@@ -96,7 +104,14 @@ class Chat:
     def _open(self) -> Loaded:
         while True:
             try:
-                return Loaded(self.name, self._model, self.options.context, self.options.n_ctx, self.progress.loading)
+                return Loaded(
+                    self.name,
+                    self._model,
+                    self.options.context,
+                    self.options.n_ctx,
+                    self.progress.loading,
+                    self._cache(self._model),
+                )
             except OutOfMemory:
                 if not self._loaded:
                     raise
@@ -181,6 +196,7 @@ class Chat:
         sampling = resolve({**self.options.sampling, **values}, loaded.model)
         answering = _Answering(self, loaded)
         prompt, tokens = answering.fit()
+        loaded.recall(tokens)
         turn = self.conversation.answer(self.name)
         yield from answering.news()
         for item in generate(
@@ -197,6 +213,7 @@ class Chat:
                 self.conversation.extend(turn, item)
             else:
                 evaluated = item.stats.evaluated_tokens
+                loaded.spent += item.stats.prompt_seconds + item.stats.generation_seconds
                 self.spent = Spent(item, evaluated, len(loaded.context.tokens), loaded.n_ctx)
                 # Without reasoning and stop strings the text is what its tokens say: then these can stand for it.
                 if loaded.spelt(item.tokens) == turn.content.encode():

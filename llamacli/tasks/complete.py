@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate, generate_many
 from llamacli.engine.model import Model
+from llamacli.engine.prompt_cache import PromptCache
 from llamacli.engine.sampling import resolve
 from llamacli.engine.text import MARKER_TOKENS, Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, Message, ModelOptions, Prompt, Sampling, Shape
@@ -57,6 +58,7 @@ class Request:
     samples: int = 1
     n_ctx: int | None = None
     context: ContextOptions = field(default_factory=lambda: ContextOptions(n_ctx=0))
+    cache: PromptCache | None = None  # of evaluated prompts, on disk
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,21 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
             raise UsageError(f"{request.model.path}: this model reads text but does not write it")
         mode = choose_mode(request, model)
         sampling = resolve(request.sampling, model)
-        prompt, tokens = _prompt(request, model, mode)
+        prompt, tokens = prompt_of(request, model, mode)
         choices = _choices(request, model)
         options = _context_options(request, model, len(tokens))
         n_ctx = _answer_limit(request, options, len(tokens))
         if choices is not None:
             n_sequences = max(options.n_sequences, choices.n_sequences)
             options = replace(options, n_ctx=options.n_ctx + choices.n_tokens, n_sequences=n_sequences, kv_unified=True)
+        if request.cache is not None:
+            options = request.cache.planned(model, options, tokens)
         matcher = Shapes(model).matcher(request.shape) if request.shape is not None else None
         with Context(model, options) as context:
             n_ctx = min(n_ctx, context.n_ctx)
             limits = Limits(request.max_tokens, n_ctx, request.stops)
+            if request.cache is not None:
+                request.cache.fill(context, tokens)
             load_seconds = time.perf_counter() - began
             yield Started(
                 model=name(request.model.path),
@@ -165,6 +171,9 @@ def complete(request: Request, progress: Progress = Progress()) -> Iterator[Even
                 progress=progress.prompt,
             ):
                 yield 0, item
+            if isinstance(item, Finish) and request.cache is not None and item.reason != "interrupted":
+                stats = item.stats  # the answer is there by now
+                request.cache.keep(context, len(tokens), stats.evaluated_tokens, stats.prompt_seconds)
             if choices is not None and isinstance(item, Finish) and item.reason != "interrupted":
                 weights = choices.weigh(context, options, [*tokens, *item.tokens[: item.n_before]])
                 if weights is not None:
@@ -201,8 +210,8 @@ def choose_mode(request: Request, model: Model) -> Mode:
     return "text"
 
 
-def _prompt(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
-    """The prompt as text and as tokens."""
+def prompt_of(request: Request, model: Model, mode: Mode) -> tuple[Prompt, list[int]]:
+    """The prompt as text and as tokens. Raises ContextFull, BadModelFile."""
     limit = max(model.n_ctx_train or 1 << 20, request.n_ctx or 0)
     n_bytes = len((request.prompt + (request.suffix or "")).encode("utf-8", "replace"))
     # Tokenising a text of 100 MB takes minutes, and no context holds it.
@@ -247,11 +256,16 @@ def _planned_size(request: Request) -> int:
     return sum(len(text.encode("utf-8", "replace")) for text in texts) // 2 + answer * request.samples
 
 
-def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
+def context_size(request: Request, model: Model, n_prompt: int) -> int:
+    """The context of one answer, in tokens: what was asked for, or what fits the prompt and the answer."""
     answer = ANSWER_ROOM if request.max_tokens is None else request.max_tokens
     trained = model.n_ctx_train or 1 << 20
     size = request.n_ctx if request.n_ctx is not None else min(n_prompt + max(answer, 1), trained)
-    size = size or trained
+    return size or trained
+
+
+def _context_options(request: Request, model: Model, n_prompt: int) -> ContextOptions:
+    size = context_size(request, model, n_prompt)
     room = max(size - n_prompt, 1)
     return replace(request.context, n_ctx=size + room * (request.samples - 1), n_sequences=request.samples)
 

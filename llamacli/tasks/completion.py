@@ -64,6 +64,7 @@ class Completion:
     model: str
     mode: Mode
     prompt_tokens: int
+    cached_tokens: int  # of the prompt: they were loaded from the cache of evaluated prompts
     completion_tokens: int
     text: str | None
     reasoning: str | None
@@ -175,6 +176,7 @@ def _completion(
         model=started.model,
         mode=started.mode,
         prompt_tokens=started.n_prompt,
+        cached_tokens=started.n_prompt - max(s.evaluated_tokens for s in stats),
         completion_tokens=tokens,
         text=first.text,
         reasoning=first.reasoning,
@@ -186,7 +188,7 @@ def _completion(
             load=round(stats[0].load_seconds, 4),
             prompt=round(prompt, 4),
             generation=round(generation, 4),
-            prompt_per_second=round(started.n_prompt / prompt, 2) if prompt else 0.0,
+            prompt_per_second=round(max(s.evaluated_tokens for s in stats) / prompt, 2) if prompt else 0.0,
             generation_per_second=round(decodes / generation, 2) if generation else 0.0,
         ),
         sampling={name: value for name, value in vars(started.sampling).items() if name != "seed"},

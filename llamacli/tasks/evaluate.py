@@ -22,6 +22,7 @@ import numpy as np
 
 from llamacli import signals
 from llamacli.engine.branches import MOST_SEQUENCES, Branch, Branches, n_tokens, shared
+from llamacli.engine.fingerprint import fingerprint
 from llamacli.engine.model import Model
 from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.engine.workers import workers
@@ -419,16 +420,3 @@ def _asked(request: Request, order: Sequence[int]) -> dict[str, Any]:
         "flash_attn": context.flash_attn,
         "cache_types": [context.type_k, context.type_v],
     }
-
-
-def fingerprint(path: Path) -> str:
-    """Of a file's size and of 64 pieces spread over it, 4 MiB in all: the whole of a large model takes long to read."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        digest.update(str(size).encode())
-        piece = 1 << 16
-        for i in range(64):
-            file.seek(max(size - piece, 0) * i // 63)
-            digest.update(file.read(piece))
-    return digest.hexdigest()

@@ -18,7 +18,7 @@ def refuse(path: Path, *, force: bool) -> None:
     """Raises UsageError where `path` cannot be written as a new file: a folder, or there already without `force`."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file in it")
-    if not force and not _is_special(path) and os.path.lexists(path):
+    if not force and not is_special(path) and os.path.lexists(path):
         raise UsageError(f"{path} is there already", hint="another name, or --force")
 
 
@@ -31,8 +31,8 @@ def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     Raises UsageError as `refuse`; StorageError where the disk is full, or read-only.
     """
     refuse(path, force=force)
-    target = path if _is_special(path) else Path(os.path.realpath(path))
-    temporary = target if _is_special(path) else target.with_name(f".{target.name[:100]}.{os.getpid()}")
+    target = path if is_special(path) else Path(os.path.realpath(path))
+    temporary = target if is_special(path) else target.with_name(f".{target.name[:100]}.{os.getpid()}")
     try:
         if temporary is target:
             with target.open("wb", buffering=0) as file:
@@ -158,6 +158,6 @@ def write(path: Path, data: bytes, *, force: bool) -> None:
         file.write(data)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """A device or a pipe."""
     return path.exists() and not path.is_file()

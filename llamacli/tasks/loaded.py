@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from llamacli import signals
 from llamacli.engine.context import Context
 from llamacli.engine.model import Model
+from llamacli.engine.prompt_cache import PromptCache
 from llamacli.engine.text import MARKER_TOKENS
 from llamacli.engine.types import ContextOptions, ModelOptions, Prompt
 from llamacli.errors import ContextFull, OutOfMemory, UsageError
@@ -31,9 +33,12 @@ class Loaded:
         context: ContextOptions,
         n_ctx: int | None,
         progress: Callable[[float], None] | None = None,
+        cache: PromptCache | None = None,
     ) -> None:
         """`n_ctx`: the size that was asked for, 0 for the trained one. Raises what Model and Context raise."""
-        self.name, self.options = name, options
+        self.name, self.options, self._cache = name, options, cache
+        self.spent = 0.0  # seconds, for what the context holds
+        self._recalled = 0
         self.model = Model(options, context=replace(context, n_ctx=n_ctx or START_CTX), progress=progress)
         try:
             if not self.model.writes_text:
@@ -57,7 +62,16 @@ class Loaded:
                     raise
                 self.n_ctx //= 2
 
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Before the first answer: what an earlier process has evaluated of this prompt."""
+        if self._cache is not None and not self.context.tokens:
+            self._cache.fill(self.context, tokens)
+            self._recalled = len(self.context.tokens)
+
     def close(self) -> None:
+        if self._cache is not None and not signals.flag[0]:
+            n = len(self.context.tokens)
+            self._cache.keep(self.context, n, n - self._recalled, self.spent)
         self.context.close()
         self.model.close()
 

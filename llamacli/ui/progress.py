@@ -20,14 +20,16 @@ class Bar:
     def __init__(
         self,
         label: str,
-        total: float = 1.0,
+        total: float | None = 1.0,
         *,
         transfer: bool = False,
         remaining: bool = False,
         still: bool = False,
     ) -> None:
-        """`transfer`: `total` is bytes, and speed and remaining time are shown. `remaining`: that time alone. `still`:
-        it is drawn by `update` alone, and takes no time from what is measured in between.
+        """`total` None: nobody knows. `transfer`: `total` is bytes, and speed and remaining time are shown.
+
+        `remaining`: that time alone. `still`: it is drawn by `update` alone, and takes no time from what is measured in
+        between.
         """
         self._label, self._total, self._transfer, self._remaining = label, total, transfer, remaining
         self._still = still
@@ -48,12 +50,15 @@ class Bar:
         if not self._enabled:
             return
         if self._bar is None:
-            if time.monotonic() - self._began < DELAY or done >= self._total:
+            if time.monotonic() - self._began < DELAY or self._complete(done):
                 return
             self._show()
         self._bar.update(self._task, completed=done, description=self._label, refresh=self._still)
-        if done >= self._total:
+        if self._complete(done):
             self.close()
+
+    def _complete(self, done: float) -> bool:
+        return self._total is not None and done >= self._total
 
     def _show(self) -> None:
         from rich import progress

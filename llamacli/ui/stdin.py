@@ -39,6 +39,42 @@ def lines() -> Iterator[str]:
             yield text
 
 
+def raw_lines() -> Iterator[bytes]:
+    """The lines of standard input as they come, with their ends. For a thread of its own: it holds no lock at the end.
+
+    Raises UsageError.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed")
+    try:
+        fd = sys.stdin.fileno()
+    except (OSError, ValueError):  # a stream of Python's own, as tests put there
+        yield from sys.stdin.buffer
+        return
+    held: list[bytes] = []
+    while part := _some(fd):
+        *whole, rest = part.split(b"\n")
+        for line in whole:
+            yield b"".join([*held, line, b"\n"])
+            held.clear()
+        held.append(rest)
+        if sum(map(len, held)) > MOST:
+            raise UsageError(f"a line of standard input is larger than {MOST >> 30} GiB; no context holds that")
+    if held:
+        yield b"".join(held)
+
+
+def _some(fd: int) -> bytes:
+    """What there is to read, at least one byte; b"" at the end. Raises UsageError."""
+    while True:
+        try:
+            return os.read(fd, 1 << 20)
+        except BlockingIOError:  # the parent made it non-blocking
+            select.select([fd], [], [])
+        except OSError as error:
+            raise UsageError(f"standard input cannot be read: {error.strerror}") from error
+
+
 def _read_bytes() -> bytes:
     try:
         fd = sys.stdin.fileno()
@@ -50,17 +86,9 @@ def _read_bytes() -> bytes:
         note("reading the prompt from the terminal… (Ctrl-D ends it)", style="dim")
     parts: list[bytes] = []
     size = 0
-    while True:
-        try:
-            part = os.read(fd, 1 << 20)
-        except BlockingIOError:  # the parent made it non-blocking
-            select.select([fd], [], [])
-            continue
-        except OSError as error:
-            raise UsageError(f"standard input cannot be read: {error.strerror}") from error
-        if not part:
-            return b"".join(parts)
+    while part := _some(fd):
         parts.append(part)
         size += len(part)
         if size > MOST:
             raise UsageError(f"standard input is larger than {MOST >> 30} GiB; no context holds that")
+    return b"".join(parts)

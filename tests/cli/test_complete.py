@@ -58,6 +58,7 @@ def test_json(cli: Cli, bare: Path) -> None:
         "model",
         "mode",
         "prompt_tokens",
+        "cached_tokens",
         "completion_tokens",
         "text",
         "reasoning",

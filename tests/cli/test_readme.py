@@ -46,7 +46,7 @@ def test_every_option_in_the_readme_exists() -> None:
     commands = [load(command) for command in COMMANDS]
     commands += [verb for command in commands for verb in getattr(command, "commands", {}).values()]
     known = {name for each in commands for param in each.params for name in (*param.opts, *param.secondary_opts)}
-    known |= {"--help", "--version", "--schema"}
+    known |= {"--help", "--version", "--schema", "--install-completion"}
     theirs = {
         "--prefer-binary",
         "--extra-index-url",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from gguf import GGUFWriter
-from make_gguf import DIM
+from make_gguf import write_lora
 
 from llamacli.engine.context import Context
 from llamacli.engine.generate import Limits, generate
@@ -15,27 +13,11 @@ from llamacli.engine.model import Model
 from llamacli.engine.types import Chunk, ContextOptions, ModelOptions, Sampling
 from llamacli.errors import BadModelFile
 
-RANK = 4
-
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    """Changes the first layer's query by a random matrix of rank 4, a large one."""
-    path = tmp_path / "adapter.gguf"
-    writer = GGUFWriter(path, "llama")
-    writer.add_string("general.type", "adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", float(RANK))
-    rng = np.random.default_rng(1)
-    for name in ("blk.0.attn_v.weight", "blk.1.ffn_down.weight"):
-        n_in, n_out = (DIM, 32) if "attn_v" in name else (128, DIM)
-        writer.add_tensor(f"{name}.lora_a", rng.standard_normal((RANK, n_in), dtype=np.float32))
-        writer.add_tensor(f"{name}.lora_b", rng.standard_normal((n_out, RANK), dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    """A large change."""
+    return write_lora(tmp_path / "adapter.gguf")
 
 
 def text(path: Path, *loras: tuple[Path, float]) -> bytes:

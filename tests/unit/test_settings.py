@@ -17,12 +17,13 @@ OF_ONE_CALL = {
     # which text, which conversation, which file
     "turns", "resume", "session", "prompt_option", "files", "file", "files_option", "no_stdin", "replace_invalid",
     "special", "samples", "null", "echo", "keep", "preset", "var", "chat", "suffix", "infill", "revision",
-    "delimiter", "results",
+    "delimiter", "results", "output",
     # the form of the output
     "as_json", "verbose", "logprobs", "confidence", "form", "metadata", "tensors", "template", "count", "ids",
-    "no_bos", "origin", "sort", "limit", "all_branches", "everything", "all_files", "top", "words",
+    "no_bos", "origin", "sort", "limit", "all_branches", "everything", "all_files", "top", "words", "as_completed",
     # what is to be done
     "force", "yes", "dry_run", "pick", "against", "kl_base", "save_logits", "per_chunk", "plot", "chunks", "n", "shots",
+    "older_than", "parallel",
     # what is made, and of what
     "out", "types", "imatrix", "target_size", "target_bpw", "save_types", "calibrate", "report", "allow_requantize",
     "leave_output_tensor", "output_tensor_type", "token_embedding_type", "tensor_type", "tensor_type_file",

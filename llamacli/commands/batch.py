@@ -1,0 +1,123 @@
+"""llamacli batch: many prompts in, as many answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.template_options import TemplateFlags
+
+
+@grouped
+def batch(
+    file: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The prompts, one a line; - is standard input.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="OUT.jsonl", help="Write the answers here; go on where it ends. (standard output)"
+        ),
+    ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            "-np", "--parallel", metavar="N", help="Prompts that are answered side by side.", callback=between(1, 256)
+        ),
+    ] = 16,
+    as_completed: Annotated[
+        bool, typer.Option("--as-completed", help="Answers as they are complete, not in the order of the input.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without the chat template.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
+    *,
+    answers: AnswerFlags,
+    sampling: SamplingFlags,
+    template: TemplateFlags,
+    model: ModelFlags,
+) -> None:
+    """Answer many prompts, one a line, side by side.
+
+    A line is a JSON text, or an object with "prompt" or "messages", an "id", and options of its own: "system",
+    "max_tokens", "stop", "seed", "temperature" and the other sampling values; OpenAI's form of batches is read as well.
+    Each gives one line: id, line, text, finish_reason, seed, usage; or id, line, error. Options of the command hold for
+    lines that do not say otherwise. The seed of line k is --seed + k - 1, so the texts do not depend on each other.
+
+    Examples:
+
+      llamacli batch prompts.jsonl -m model.gguf -n 200 -o answers.jsonl
+
+      jq '{prompt: .question, id}' questions.jsonl | llamacli batch - -m model.gguf -s "Be brief."
+    """
+    from llamacli import signals
+    from llamacli.commands.talk import named_model
+    from llamacli.errors import SomeItemsFailed
+    from llamacli.tasks import batch as task
+    from llamacli.tasks.complete import Request
+    from llamacli.ui import batch as ui
+    from llamacli.ui.output import Output
+
+    think, (source, arguments) = answers.thinking(), template.given()
+    values = sampling.given()
+    seed = values.pop("seed", None if sampling.seed == -1 else 1)
+    _refuse_contradictions(raw, answers, template)
+    lines, n_lines = _lines(file, output)
+    _, loaded = named_model(model.model, model)
+    request = task.Request(
+        usual=Request(
+            model=loaded,
+            prompt="",
+            system=None if raw else answers.system,
+            raw=raw,
+            think=think,
+            unasked=answers.unasked,
+            template=source,
+            template_args=arguments,
+            sampling=values,
+            max_tokens=answers.limit,
+            stops=tuple(answers.stop or ()),
+            n_ctx=model.ctx_size,
+            context=model.context(),
+        ),
+        lines=lines,
+        n_lines=n_lines,
+        parallel=parallel,
+        seed=seed,
+        output=output,
+        as_completed=as_completed,
+        thoughts=not answers.hidethinking,
+    )
+    sink = Output()
+    with signals.deferred(signals.FINISHING_SECONDS):
+        with ui.Bars() as bars:
+            summary = ui.followed(task.batch(request, bars.loading), sink, bars)
+        if summary is not None:
+            ui.show(summary, verbose=verbose)
+    signals.check()
+    if summary is not None and summary.failed:
+        where = f"; {output} says why" if output is not None else ""
+        raise SomeItemsFailed(f"{summary.failed} of {summary.lines} lines failed{where}")
+
+
+def _refuse_contradictions(raw: bool, answers: AnswerFlags, template: TemplateFlags) -> None:
+    from llamacli.errors import UsageError
+
+    if raw and answers.asked("system"):
+        raise UsageError("--raw has no system message", hint="put the text into the prompts, or leave out --raw")
+    if raw and (answers.asked("think") or answers.no_think):
+        raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
+    if raw and (template.asked("chat_template") or template.asked("template_arg")):
+        raise UsageError("--raw does without a chat template")
+
+
+def _lines(file: Path, output: Path | None) -> tuple[Iterable[bytes], int | None]:
+    """The input's lines, and how many of them there are, where that can be known."""
+    from llamacli.tasks.batch_lines import lines_of
+    from llamacli.ui import stdin
+
+    if file == Path("-"):
+        return stdin.raw_lines(), None
+    return lines_of(file, unlike=output)

@@ -1,0 +1,189 @@
+"""The file of a batch's answers: JSON lines, each written whole as soon as it is there, and read again to go on.
+
+Every record says what it answers: `fingerprint` is a digest of the model and the options, and one of the line. So the
+file needs no head and no companion, and records of another run are never taken for those of this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from llamacli.errors import StorageError, UsageError
+from llamacli.tasks.files import is_special, new_file
+
+#: Seconds after which what was written is also forced to the disk.
+_SYNC = 1.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A record in the file. `line` is that of the input."""
+
+    line: int
+    start: int
+    size: int
+    fingerprint: str
+    failed: bool
+
+
+class AnswersFile:
+    """Close it, or use it as a context manager. A device or a pipe is only written."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        """Open or begin it. `run` is the digest of model and options. A last line that was cut short is dropped.
+
+        Raises UsageError where it is another kind of file, of another run, or in use; StorageError.
+        """
+        self._path = path
+        self._places: dict[int, _Place] = {}
+        self._end = 0
+        self._synced = time.monotonic()
+        self._superseded = False
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self._special = is_special(path)
+        try:
+            self._fd = os.open(path, os.O_WRONLY if self._special else flags, 0o666)
+        except IsADirectoryError as error:
+            raise UsageError(f"{path} is a folder", hint="name a file in it") from error
+        except OSError as error:
+            raise self._failed(error) from error
+        if self._special:
+            return
+        try:
+            self._lock()
+            self._read(run)
+        except OSError as error:
+            self.close()
+            raise self._failed(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> AnswersFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def n_known(self) -> int:
+        """How many lines have their record."""
+        return len(self._places)
+
+    @property
+    def n_failed(self) -> int:
+        return sum(place.failed for place in self._places.values())
+
+    def knows(self, line: int, fingerprint: str) -> bool:
+        """Whether a line has its record. One that could not be read, and was changed since, has none.
+
+        Raises UsageError for an answer to another text.
+        """
+        place = self._places.get(line)
+        if place is None or place.fingerprint == fingerprint:
+            return place is not None
+        if place.failed:
+            return False
+        raise UsageError(
+            f"{self._path} has the answer to another line {line}: the input was changed",
+            hint="name another file, or remove it",
+        )
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Raises StorageError."""
+        data = encoded(record)
+        line = int(record["line"])
+        self._superseded = self._superseded or line in self._places
+        self._places[line] = _Place(line, self._end, len(data), str(record["fingerprint"]), "error" in record)
+        self._end += len(data)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            if not self._special and time.monotonic() > self._synced + _SYNC:
+                os.fsync(self._fd)
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def finish(self, *, in_order: bool) -> None:
+        """All is there: each line once, and in the order of the input if that is wanted. Raises StorageError."""
+        if self._special:
+            return
+        places = sorted(self._places.values(), key=lambda place: place.line if in_order else place.start)
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error) from error
+        if not self._superseded and all(a.start < b.start for a, b in pairwise(places)):
+            return
+        mode = os.fstat(self._fd).st_mode & 0o777
+        with open(self._fd, "rb", closefd=False) as old, new_file(self._path, force=True) as new:
+            for place in places:
+                old.seek(place.start)
+                new.write(old.read(place.size))
+            if hasattr(os, "fchmod"):
+                os.fchmod(new.fileno(), mode)
+
+    def _lock(self) -> None:
+        """One process at a time; for as long as the file is open."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{self._path}: another process is writing it", hint="name another file") from error
+
+    def _read(self, run: str) -> None:
+        with open(self._fd, "rb", closefd=False) as file:
+            for number, data in enumerate(file, 1):
+                if not data.endswith(b"\n"):  # the process was ended here
+                    if number == 1 and not b'{"id":'.startswith(data[:6]):
+                        raise self._foreign(number)
+                    break
+                place = self._place(data, number)
+                if place.fingerprint.partition("-")[0] != run:
+                    raise UsageError(
+                        f"{self._path} has the answers of another run: of another model, or with other options",
+                        hint="name another file, or remove it",
+                    )
+                self._superseded = self._superseded or place.line in self._places
+                self._places[place.line] = place
+                self._end += len(data)
+        if os.fstat(self._fd).st_size != self._end:
+            os.ftruncate(self._fd, self._end)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def _place(self, data: bytes, number: int) -> _Place:
+        try:
+            record = json.loads(data)
+            line, fingerprint = record["line"], record["fingerprint"]
+            if type(line) is int and type(fingerprint) is str and ("text" in record or "error" in record):
+                return _Place(line, self._end, len(data), fingerprint, "error" in record)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise self._foreign(number)
+
+    def _foreign(self, number: int) -> UsageError:
+        where = f"{self._path} is there already, and line {number} of it is no answer of batch"
+        return UsageError(where, hint="name another file, or remove it")
+
+    def _failed(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path}: {error.strerror or error}")
+
+
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """One line of JSON."""
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
