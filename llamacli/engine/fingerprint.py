@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ def fingerprint(*paths: Path, head: int = 0) -> str:
 
     And of the first `head` bytes of each. Raises OSError.
     """
+    import hashlib  # OpenSSL takes 4 MB, and most commands have no use for it
+
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import hashlib
 import json
 import os
 import struct
@@ -51,7 +50,7 @@ class Entry:
 def key(parts: Mapping[str, Any]) -> str:
     """The name of the folder for what `parts` say: all that the numbers in a KV cache depend on."""
     text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return _digest(text.encode("utf-8", "surrogatepass")).hex()[:32]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def store(folder: Path, tokens: Sequence[int], state: Any, *, model: str, limit:
     packed = _packed(tokens)
     note = json.dumps({"model": model}).encode()
     size = _HEAD.size + len(note) + len(packed) + len(state) + 32
-    path = folder / f"{hashlib.sha256(packed).hexdigest()[:32]}{_SUFFIX}"
+    path = folder / f"{_digest(packed).hex()[:32]}{_SUFFIX}"
     try:
         if path.exists():
             os.utime(path)
@@ -239,6 +238,8 @@ def _read_head(file: BinaryIO) -> tuple[bytes, bytes, int]:
 
 
 def _digest(*parts: Any) -> bytes:
+    import hashlib  # OpenSSL takes 4 MB, and most prompts are not worth a file
+
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

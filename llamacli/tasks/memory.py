@@ -23,7 +23,7 @@ N_UBATCH = 512
 MOST_CTX = 1 << 27  # tokens; more is damage
 
 #: Bytes of llamacli's modules, llama.cpp's library and its small buffers.
-_PROGRAM = 20_000_000
+_PROGRAM = 22_000_000
 #: Bytes for each token of the vocabulary (llama.cpp's tables, a row of logits, the sampler's candidates), and for each
 #: merge. Measured with the vocabularies of LLaMA 2 and 3, GPT-2 and Qwen 2.
 _TOKEN, _MERGE = 190, 130

@@ -106,7 +106,8 @@ def test_messages_system_and_stop(cli: Cli, tmp_path: Path) -> None:
     found = records(cli("batch", write(tmp_path / "in", lines), "-m", "tiny", "--temp", "0", "-t", 1).stdout)
     assert [record["text"] for record in found[:2]] == ["Your name is Anna.", "15"]
     assert (found[2]["finish_reason"], found[2]["stop"]) == ("stop", " named")
-    assert found[2]["text"].startswith("Once upon a time") and found[2]["text"].endswith(" duck")
+    assert found[2]["text"].startswith("Once upon a time")
+    assert found[2]["text"].endswith(" duck")
 
 
 def test_raw_continues(cli: Cli, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_what_a_process_takes(tmp_path: Path) -> None:
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     (tmp_path / "prompt").write_text("the" + " the" * 900)
-    options = ["-m", TINY, "-c", "1024", "-n", "2", "--raw", "--no-stdin", "-f", tmp_path / "prompt"]
+    options = ["-m", TINY, "-c", "1024", "-n", "2", "--raw", "--no-stdin", "--no-cache", "-f", tmp_path / "prompt"]
     command = [sys.executable, "-c", script, "complete", *map(str, options)]
     taken = 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
     bare = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
