@@ -10,7 +10,9 @@ import typer
 
 from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
 from llamacli.commands.sampling_options import SamplingFlags
+from llamacli.commands.shape_options import ShapeFlags
 from llamacli.commands.template_options import TemplateFlags
+from llamacli.errors import UsageError
 
 
 @grouped
@@ -35,6 +37,7 @@ def batch(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
     *,
     answers: AnswerFlags,
+    shaping: ShapeFlags,
     sampling: SamplingFlags,
     template: TemplateFlags,
     model: ModelFlags,
@@ -42,9 +45,10 @@ def batch(
     """Answer many prompts, one a line, side by side.
 
     A line is a JSON text, or an object with "prompt" or "messages", an "id", and options of its own: "system",
-    "max_tokens", "stop", "seed", "temperature" and the other sampling values; OpenAI's form of batches is read as well.
-    Each gives one line: id, line, text, finish_reason, seed, usage; or id, line, error. Options of the command hold for
-    lines that do not say otherwise. The seed of line k is --seed + k - 1, so the texts do not depend on each other.
+    "max_tokens", "stop", "seed", "temperature" and the other sampling values, "schema", "choices", "regex", "grammar";
+    OpenAI's form of batches is read as well. Each gives one line: id, line, text, finish_reason, seed, usage; or id,
+    line, error. Options of the command hold for lines that do not say otherwise. The seed of line k is --seed + k - 1,
+    so the texts do not depend on each other.
 
     Examples:
 
@@ -64,6 +68,9 @@ def batch(
     values = sampling.given()
     seed = values.pop("seed", None if sampling.seed == -1 else 1)
     _refuse_contradictions(raw, answers, template)
+    shape = shaping.shape()
+    if shape is not None and answers.asked("stop"):
+        raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
     lines, n_lines = _lines(file, output)
     _, loaded = named_model(model.model, model)
     request = task.Request(
@@ -78,7 +85,8 @@ def batch(
             template_args=arguments,
             sampling=values,
             max_tokens=answers.limit,
-            stops=tuple(answers.stop or ()),
+            stops=tuple(answers.stop or ()) if shape is None else (),
+            shape=shape,
             n_ctx=model.ctx_size,
             context=model.context(),
         ),
@@ -89,6 +97,7 @@ def batch(
         output=output,
         as_completed=as_completed,
         thoughts=not answers.hidethinking,
+        partial=shaping.partial,
     )
     sink = Output()
     with signals.deferred(signals.FINISHING_SECONDS):
@@ -103,8 +112,6 @@ def batch(
 
 
 def _refuse_contradictions(raw: bool, answers: AnswerFlags, template: TemplateFlags) -> None:
-    from llamacli.errors import UsageError
-
     if raw and answers.asked("system"):
         raise UsageError("--raw has no system message", hint="put the text into the prompts, or leave out --raw")
     if raw and (answers.asked("think") or answers.no_think):

@@ -71,6 +71,13 @@ class ShapeFlags:
     ] = False
 
     def given(self) -> Shape | None:
+        """As `shape`, and --partial needs one."""
+        shape = self.shape()
+        if shape is None and self.partial:
+            raise UsageError("--partial needs a shape: --schema, --choices, --regex or --grammar")
+        return shape
+
+    def shape(self) -> Shape | None:
         """The shape that was asked for. Raises UsageError, StorageError."""
         from llamacli.tasks import shapes
 
@@ -85,6 +92,4 @@ class ShapeFlags:
         given = {option: value for option, value in options.items() if value is not None}
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)}: an answer has one shape", hint="give one of them")
-        if not given and self.partial:
-            raise UsageError("--partial needs a shape: --schema, --choices, --regex or --grammar")
         return next((shapes.read(option, value) for option, value in given.items()), None)

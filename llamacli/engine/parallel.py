@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli import signals
 from llamacli.engine.context import Context
@@ -29,7 +29,10 @@ from llamacli.engine.prompt_cache import common_prefix
 from llamacli.engine.sampling import Sampler
 from llamacli.engine.text import Reasoning
 from llamacli.engine.types import Chunk, ContextOptions, Finish, FinishReason, Sampling, Stats
-from llamacli.errors import ContextFull, OutOfMemory
+from llamacli.errors import ContextFull, LlamacliError, OutOfMemory, UsageError
+
+if TYPE_CHECKING:
+    from llamacli.engine.shape import Matcher
 
 #: A shorter beginning is not worth waiting for.
 _LEAST_SHARED = 16
@@ -53,6 +56,7 @@ class Job:
     sampling: Sampling
     limits: Limits
     reasoning: Reasoning | None = None
+    matcher: Matcher | None = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that could not be begun."""
+    """A job that could not be begun, or whose answer cannot go on within its shape."""
 
     number: int
-    error: OutOfMemory
+    error: LlamacliError
 
 
 #: Gives the next job. Called with False, None means that there is none at the moment; with True it waits, and None is
@@ -93,9 +97,10 @@ class _Running:
         assert seed is not None
         sampler = Sampler(model, job.sampling, seed, job.limits.n_ctx)
         sampler.accept_prompt(job.tokens)
-        self.stream = Stream(job.number, seed, sampler, Answer(job.limits, job.reasoning))
+        self.stream = Stream(job.number, seed, sampler, Answer(job.limits, job.reasoning, job.matcher))
         self.began = self.started = time.perf_counter()
         self.n_decoded = 0
+        self.error: UsageError | None = None  # why it cannot go on
 
     @property
     def n_todo(self) -> int:
@@ -115,10 +120,10 @@ class _Running:
         reading, writing = self.started - self.began, now - self.started
         stats = Stats(0.0, reading, writing, n, n - self.n_found, answer.n_tokens, max(self.n_decoded - 1, 0))
         answered = tuple(self.tokens[n:])
-        finish = Finish(reason, stream.seed, stats, self.job.limits.n_ctx, answer.stop, answered)
+        finish = Finish(reason, stream.seed, stats, self.job.limits.n_ctx, answer.stop, answered, answer.whole)
         return Done(self.job.number, tuple(stream.chunks), finish)
 
-    def failed(self, error: OutOfMemory) -> Failed:
+    def failed(self, error: LlamacliError) -> Failed:
         self.stream.sampler.close()
         return Failed(self.job.number, error)
 
@@ -347,7 +352,11 @@ class Parallel:
                 each.started = time.perf_counter()
             each.n_decoded += 1
             n_before = answer.n_tokens
-            stream.advance(self._context)
+            try:
+                stream.advance(self._context)
+            except UsageError as error:  # of its shape
+                each.error = error
+                continue
             if answer.n_tokens > n_before:  # not one that ends the generation
                 each.tokens.append(stream.token)
             if stream.reason is None and answer.n_tokens >= each.most:
@@ -395,9 +404,9 @@ class Parallel:
         each.id, each.n_held, each.n_copied, each.source = -1, 0, 0, None
         self._full = True
 
-    def _end(self) -> Iterator[Done]:
-        """Those that are complete."""
-        done = [each for each in self._running if each.stream.reason is not None]
+    def _end(self) -> Iterator[Done | Failed]:
+        """Those that are complete, or cannot go on."""
+        done = [each for each in self._running if each.stream.reason is not None or each.error is not None]
         if not done:
             return
         for each in done:
@@ -406,6 +415,8 @@ class Parallel:
         self._copy()  # before a sequence is given to another
         for each in done:
             self._ids.append(each.id)
-            assert each.stream.reason is not None
-            yield each.done(each.stream.reason)
+            if each.error is not None:
+                yield each.failed(each.error)
+            elif each.stream.reason is not None:
+                yield each.done(each.stream.reason)
         self._full = False

@@ -35,6 +35,8 @@ _JSON_OPTIONS = {"whitespace_pattern": _SPACE, "coerce_one_of": False, "lenient"
 _HEAD = '%llguidance {"no_forcing": true}\n'
 #: Schemas in a schema that are compiled one by one to find where an error is.
 _MOST_TRIED = 500
+#: Compiled shapes that are kept.
+_MOST_KEPT = 64
 #: What stands there counts where it is referred to.
 _SHELVES = ("/$defs", "/definitions")
 
@@ -175,6 +177,8 @@ class Shapes:
             )
             if compiled.is_error():
                 raise UsageError(f"{shape.name}: {_located(shape, str(compiled.get_error()))}")
+            if len(self._compiled) >= _MOST_KEPT:
+                del self._compiled[next(iter(self._compiled))]  # the oldest
             self._compiled[shape] = compiled
         return Matcher(self._compiled[shape].deep_copy(), self._model.n_vocab, shape.name)
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli import signals
 from llamacli.engine.fingerprint import fingerprint
@@ -28,14 +28,18 @@ from llamacli.engine.parallel import Done, Failed, Job, Parallel
 from llamacli.engine.sampling import draw_seed, resolve
 from llamacli.engine.sampling_values import NO_SEED
 from llamacli.engine.text import Reasoning
+from llamacli.engine.types import Finish, Shape
 from llamacli.engine.workers import workers
-from llamacli.errors import LlamacliError, UsageError
+from llamacli.errors import ContextFull, LlamacliError, UsageError
 from llamacli.models import store
 from llamacli.models.reference import name
 from llamacli.tasks.batch_file import AnswersFile
 from llamacli.tasks.batch_lines import Id, Line, LineError, parse
 from llamacli.tasks.complete import Request as One
 from llamacli.tasks.complete import choose_mode, context_size, prompt_of
+
+if TYPE_CHECKING:
+    from llamacli.engine.shape import Matcher, Shapes
 
 #: Sequences of one context, llama.cpp's LLAMA_MAX_SEQ.
 MOST_PARALLEL = 256
@@ -50,6 +54,7 @@ class Request:
     `lines` are the bytes of the input's lines, as they come, and `n_lines` how many there are, where that is known. The
     seed of line k is `seed` + k - 1, None draws the first. `output` None yields the records, in the order of the input
     unless `as_completed`; otherwise they are in the file, in that order at the end. `thoughts`: with the reasoning.
+    `partial`: the error of an answer that ends inside its shape comes with what there is of it.
     """
 
     usual: One
@@ -60,6 +65,7 @@ class Request:
     output: Path | None = None
     as_completed: bool = False
     thoughts: bool = True
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,10 @@ def batch(request: Request, loading: Callable[[float], None] | None = None) -> I
     and a file of another run; StorageError; and what models and contexts raise.
     """
     usual = request.usual
+    if usual.shape is not None:
+        from llamacli.engine.shape import check
+
+        check(usual.shape)
     run = _digest(_asked(request))
     if request.seed is None:
         request = replace(request, seed=draw_seed())
@@ -150,6 +160,7 @@ class _Batch:
         self._prompt = self._evaluated = self._completion = 0
         self._began = 0.0
         self._warned = False
+        self._shapes: Shapes | None = None
 
     def events(self, stack: contextlib.ExitStack) -> Iterator[Event]:
         request = self._request
@@ -287,7 +298,16 @@ class _Batch:
         seed = (self._request.seed + number - 1) % NO_SEED
         sampling = resolve({"seed": seed, **request.sampling}, model)
         reasoning = Reasoning(prompt.text, channels=model.has_channels) if mode == "chat" else None
-        return Job(number, tokens, sampling, limits, reasoning)
+        return Job(number, tokens, sampling, limits, reasoning, self._matcher(request.shape))
+
+    def _matcher(self, shape: Shape | None) -> Matcher | None:
+        if shape is None:
+            return None
+        if self._shapes is None:
+            from llamacli.engine.shape import Shapes
+
+            self._shapes = Shapes(self._model)
+        return self._shapes.matcher(shape)
 
     # --- records --------------------------------------------------------------------------------------------------
 
@@ -299,11 +319,15 @@ class _Batch:
         self._prompt += stats.prompt_tokens
         self._evaluated += stats.evaluated_tokens
         self._completion += stats.completion_tokens
-        yield from self._record(item.number, _answer(item, self._request.thoughts))
+        answer = _answer(item, self._request.thoughts)
+        if item.finish.whole is not False:
+            yield from self._record(item.number, answer)
+        else:
+            yield from self._fail(item.number, _unfinished(item.finish), answer if self._request.partial else {})
 
-    def _fail(self, number: int, error: LlamacliError) -> Iterator[Event]:
+    def _fail(self, number: int, error: LlamacliError, partial: Mapping[str, Any] = {}) -> Iterator[Event]:
         self._failed += 1
-        yield from self._record(number, {"error": {"code": error.exit_code, "message": error.message}})
+        yield from self._record(number, {**partial, "error": {"code": error.exit_code, "message": error.message}})
 
     def _record(self, number: int, what: Mapping[str, Any]) -> Iterator[Event]:
         id, print_ = self._known.pop(number)
@@ -346,6 +370,12 @@ def _answer(item: Done, with_thoughts: bool) -> dict[str, Any]:
     }
 
 
+def _unfinished(finish: Finish) -> ContextFull:
+    why = {"length": "no more were allowed", "context": f"the context of {finish.n_ctx} is full"}
+    said = why.get(finish.reason, "the model ended it")
+    return ContextFull(f"after {finish.stats.completion_tokens} tokens the answer has not its whole shape: {said}")
+
+
 # --- what an answer depends on ----------------------------------------------------------------------------------------
 
 
@@ -366,6 +396,8 @@ def _asked(request: Request) -> bytes:
         "sampling": usual.sampling,
         "max_tokens": usual.max_tokens,
         "stops": usual.stops,
+        "shape": None if usual.shape is None else [usual.shape.kind, usual.shape.source],
+        "partial": request.partial,
         "n_ctx": usual.n_ctx,
         "flash_attn": usual.context.flash_attn,
         "cache_types": [usual.context.type_k, usual.context.type_v],

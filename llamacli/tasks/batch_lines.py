@@ -16,8 +16,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llamacli.engine.types import Message, Sampling
+from llamacli.engine.types import Message, Sampling, Shape
 from llamacli.errors import StorageError, UsageError, printable
+from llamacli.tasks import shapes
 from llamacli.tasks.complete import Request
 
 #: A line's own name, as it was given.
@@ -136,7 +137,8 @@ def _line(found: dict[str, Any], id: Id, usual: Request) -> Line:
             kind, target, read = _TABLE[name]
             wanted = sampling if kind == "sampling" else changes
             if target in wanted:
-                raise UsageError(f"{name}: said twice")
+                said = "an answer has one shape" if target == "shape" else "said twice"
+                raise UsageError(f"{name}: {said}")
             wanted[target] = read(name, value)
     if "prompt" in found:
         changes["prompt"] = _text("prompt", found["prompt"])
@@ -149,6 +151,10 @@ def _line(found: dict[str, Any], id: Id, usual: Request) -> Line:
         raise UsageError("a system message needs the chat template, which --raw does without")
     if not changes["prompt"] and not usual.raw:
         raise UsageError("there is no text")
+    if changes.get("stops") and (changes.get("shape") or usual.shape) is not None:
+        raise UsageError("stop: the shape says where the answer ends")
+    if "shape" in changes:
+        changes["stops"] = ()
     changes["unasked"] = usual.unasked - changes.keys()  # what a line says does not give way
     return Line(id, replace(usual, **changes, sampling={**usual.sampling, **sampling}), model)
 
@@ -261,6 +267,12 @@ def _effort(name: str, value: Any) -> str:
     return str(value)
 
 
+def _shape(name: str, value: Any) -> Shape:
+    shape = shapes.of_line(name, value)
+    _text(name, shape.source)
+    return shape
+
+
 def _switch(name: str, value: Any) -> str:
     if not isinstance(value, bool):
         raise UsageError(f"{name}: true or false is wanted, not {_shown(value)}")
@@ -283,6 +295,7 @@ _TABLE: dict[str, tuple[str, str, _Reader]] = {
     "max_completion_tokens": ("request", "max_tokens", _limit),
     "n_predict": ("request", "max_tokens", _limit),
     "stop": ("request", "stops", _texts),
+    **dict.fromkeys(shapes.KEYS, ("request", "shape", _shape)),
     "system": ("request", "system", _text),
     "think": ("request", "think", _switch),
     "reasoning_effort": ("request", "think", _effort),

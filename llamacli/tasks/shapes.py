@@ -12,6 +12,9 @@ from llamacli.errors import UsageError
 from llamacli.tasks import schema_dsl
 from llamacli.tasks.prompt import decode, read_file
 
+#: What a line of a batch may say.
+KEYS = ("schema", "choices", "regex", "grammar")
+
 
 def read(option: str, value: str | Path) -> Shape:
     """The shape that an option of the command line, such as `--schema`, gives. Raises UsageError, StorageError.
@@ -46,9 +49,32 @@ def schema(text: str, option: str = "--schema") -> Shape:
         if is_file:
             name = f"{option} {path}"
             text = decode(read_file(path, name), str(path), False)
+    return _schema(text, name)
+
+
+def _schema(text: str, name: str) -> Shape:
+    """JSON, or fields in short."""
     if not text.lstrip().startswith(("{", "true", "false")):
         text = json.dumps(schema_dsl.parse(text, name), ensure_ascii=False)
     return Shape("schema", text, name)
+
+
+def of_line(key: str, value: object) -> Shape:
+    """The shape that a line of a batch gives by one of KEYS, never from a file. Raises UsageError."""
+    if key == "schema" and isinstance(value, (dict, bool)):
+        return Shape("schema", json.dumps(value, ensure_ascii=False), key)
+    if key == "choices":
+        named = labels(value, key) if isinstance(value, str) else value
+        if not isinstance(named, list) or not named or not all(isinstance(label, str) and label for label in named):
+            raise UsageError(f"{key}: a list of texts is wanted")
+        if len(set(named)) < len(named):
+            raise UsageError(f"{key}: one stands there twice")
+        return Shape("choices", json.dumps(named, ensure_ascii=False), key)
+    if not isinstance(value, str):
+        raise UsageError(f"{key}: a text is wanted" + (", or a JSON Schema" if key == "schema" else ""))
+    if key == "schema":
+        return _schema(value, key)
+    return Shape("regex" if key == "regex" else "grammar", value, key)
 
 
 def _many(one: Shape) -> Shape:
@@ -68,7 +94,7 @@ def _many(one: Shape) -> Shape:
     return Shape("schema", json.dumps(root, ensure_ascii=False), one.name)
 
 
-def labels(text: str) -> list[str]:
+def labels(text: str, called: str = "--choices") -> list[str]:
     """Choices by comma, without the white space around them; in double quotes a choice is kept as it is.
 
     A doubled quote inside quotes is one. Raises UsageError where one is empty or comes twice.
@@ -80,14 +106,14 @@ def labels(text: str) -> list[str]:
         plain = quoted or re.match(r'\s*([^",]*?)\s*(,|$)', rest)
         if plain is None:
             raise UsageError(
-                f"--choices: {rest.strip()[:40]!r} cannot be read",
+                f"{called}: {rest.strip()[:40]!r} cannot be read",
                 hint='a choice with a comma or a quote: "so, ""here"""',
             )
         label = plain[1].replace('""', '"') if quoted else plain[1]
         if not label:
-            raise UsageError(f"--choices {text}: a choice is empty", hint="such as --choices yes,no")
+            raise UsageError(f"{called} {text}: a choice is empty", hint="such as --choices yes,no")
         if label in found:
-            raise UsageError(f"--choices {text}: {label} stands there twice")
+            raise UsageError(f"{called} {text}: {label} stands there twice")
         found.append(label)
         rest = rest[plain.end() :]
         if not plain[2]:

@@ -110,6 +110,43 @@ def test_messages_system_and_stop(cli: Cli, tmp_path: Path) -> None:
     assert found[2]["text"].endswith(" duck")
 
 
+def test_shapes_of_all_lines_and_of_one(cli: Cli, tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "What is 7 plus 8?"},
+        {"prompt": "The soup was cold. Is this review positive or negative?", "choices": ["positive", "negative"]},
+        {"prompt": "Give the people and places as JSON.", "schema": {"type": "array", "items": {"const": 1}}},
+        {"prompt": "What is 7 plus 8?", "grammar": 'root ::= "no" | "yes"', "max_tokens": 8},
+        {"prompt": "x", "schema": {"type": "array", "uniqueItems": True}},
+        {"prompt": "x", "regex": "a{100}", "max_tokens": 3},
+        {"prompt": "x", "regex": "a", "stop": "b"},
+        {"prompt": "x", "regex": "a", "grammar": 'root ::= "a"'},
+    ]
+    path = write(tmp_path / "in", lines)
+    options = ("-m", "tiny", "--temp", "0", "-t", "1", "--regex", "[0-9]{2} (apples|pears)")
+    done = cli("batch", path, *options, "-np", "3")
+    assert done.returncode == 12
+    found = records(done.stdout)
+    assert found[0]["text"] in ("15 pears", "15 apples")
+    assert found[1]["text"] == "negative"
+    assert set(json.loads(found[2]["text"])) <= {1}
+    assert found[3]["text"] in ("no", "yes")
+    messages = [(record["error"]["code"], record["error"]["message"]) for record in found[4:]]
+    assert messages == [
+        (2, 'schema: at the top: "uniqueItems" is not supported'),
+        (8, "after 3 tokens the answer has not its whole shape: no more were allowed"),
+        (2, "stop: the shape says where the answer ends"),
+        (2, "grammar: an answer has one shape"),
+    ]
+    assert "text" not in found[5]
+    assert records(cli("batch", path, *options, "--partial").stdout)[5]["text"] == "aaa"
+
+
+def test_a_shape_that_no_line_could_have_ends_it_before(cli: Cli, ten: Path) -> None:
+    done = cli("batch", ten, *SHORT, "--schema", '{"uniqueItems": true}')
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b'error: --schema: at the top: "uniqueItems" is not supported\n'
+
+
 def test_raw_continues(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "in", ['"Once upon a time"'])
     found = records(cli("batch", path, *SHORT, "--raw").stdout)
