@@ -77,17 +77,18 @@ class Perplexity:
 
 
 class Reader:
-    """A model that reads chunks; `collector` watches it compute."""
+    """A model that reads chunks. `collect` makes what watches a context compute: `collectors`, once it has begun."""
 
     def __init__(
         self,
         options: ModelOptions,
         context: ContextOptions,
         loading: Callable[[float], None] | None,
-        collector: Collector | None = None,
+        collect: Callable[[], Collector] | None = None,
     ) -> None:
         self.name = name(options.path)
-        self._collector = collector
+        self._collect = collect
+        self.collectors: list[Collector] = []
         self.model = Model(options, context=context, progress=loading)
         self._begun: tuple[ContextOptions, int, int] | None = None
         self._parts: list[tuple[Context, Chunks, int]] = []  # each evaluates so many chunks of a group
@@ -102,6 +103,7 @@ class Reader:
     def _end(self) -> None:
         while self._parts:
             self._parts.pop()[0].close()
+        self.collectors.clear()  # not before the contexts that call them
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> np.ndarray:
         """int32; BOS first where the vocabulary adds it, but no EOS: the text is cut into chunks anyway."""
@@ -115,13 +117,15 @@ class Reader:
         if self._begun == (options, n_ctx, n_seq):
             return
         self._end()
-        collector = self._collector  # one at a time: it does not know who computes
-        n, each = workers(self.model, options, n_seq if collector is None else 1, exact=True)
+        n, each = workers(self.model, options, n_seq, exact=True)
         for i in range(n):
             share = n_seq * (i + 1) // n - n_seq * i // n
             size = n_ctx * share
             shared = replace(each, n_ctx=size, n_batch=min(each.n_batch, size), n_sequences=share, kv_unified=False)
-            context = Context(self.model, shared, collector.callback if collector else None)
+            collector = self._collect() if self._collect is not None else None
+            if collector is not None:
+                self.collectors.append(collector)
+            context = Context(self.model, shared, collector.callback if collector is not None else None)
             self._parts.append((context, Chunks(context, n_ctx, share, whole=collector is not None), share))
         self._begun = (options, n_ctx, n_seq)
 

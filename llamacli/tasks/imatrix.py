@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,10 @@ def imatrix(request: Request, loading: Callable[[float], None] | None = None) ->
         return
     if request.model is None:
         raise UsageError("there is no model to read the texts")
-    collector = Collector(process_output=request.process_output)
-    reader = Reader(request.model, request.context, loading, collector)
+    collect = partial(Collector, process_output=request.process_output)
+    reader = Reader(request.model, request.context, loading, collect)
     try:
-        yield from _Run(request, reader, collector, files).events()
+        yield from _Run(request, reader, files).events()
     finally:
         reader.close()
 
@@ -186,10 +187,8 @@ def _result(request: Request, matrix: ImatrixFile, totals: Totals, **of_the_run:
 class _Run:
     """One model, and the chunks that it is to read."""
 
-    def __init__(
-        self, request: Request, reader: Reader, collector: Collector, files: Mapping[Path, ImatrixFile]
-    ) -> None:
-        self._request, self._reader, self._collector, self._files = request, reader, collector, files
+    def __init__(self, request: Request, reader: Reader, files: Mapping[Path, ImatrixFile]) -> None:
+        self._request, self._reader, self._files = request, reader, files
         self._n_ctx = _chunk_size(request, reader)
         self._chunks = self._cut()
         self._nll = NllSums()
@@ -312,15 +311,17 @@ class _Run:
 
     def _count(self, n: int) -> None:
         """Add what n more chunks have brought."""
-        found = self._collector.take()
-        if self._expected is not None and set(found) != self._expected:
-            differing = ", ".join(sorted(set(found) ^ self._expected)[:3])
+        collected = [collector.take() for collector in self._reader.collectors]
+        found = set().union(*collected)
+        if self._expected is not None and found != self._expected:
+            differing = ", ".join(sorted(found ^ self._expected)[:3])
             raise UsageError(
                 f"{self._request.out} cannot be gone on with: it is not of the same tensors ({differing} …)",
                 hint="is it of another model, or made with another --process-output?",
             )
         self._expected = None
-        self._totals.add(found)
+        for sums in collected:
+            self._totals.add(sums)
         self.done += n
         if not self._totals.names:
             raise UsageError(f"nothing was collected: {self._reader.name} has no weights blk.*, or batches of under 16")
