@@ -4,7 +4,7 @@
     batch.py -n 3 --only stories          one section, 3 pairs
 
 stories     1,000 prompts, 32 tokens each, with stories260K.
-1.1B        64 prompts, 32 tokens each, with random weights of that shape: `--prompts` says how many.
+1.1B        64 prompts, 64 tokens each, with random weights of that shape: `--prompts` says how many.
 cache       a prompt of 1,500 tokens that is there on disk, with another ending, against its evaluation: seconds to the
             first token (loading the model and what is stored, then the prompt), and whole processes of 4 tokens.
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import side_by_side as bench
 from side_by_side import Row, Section
 
-N_TOKENS, N_PREFIX = 32, 1500
+N_PREFIX = 1500  # tokens
 
 
 def _sentences(n: int) -> list[str]:
@@ -38,7 +38,8 @@ def _sentences(n: int) -> list[str]:
     return [text for text in found if 15 < len(text) < 160][:n]
 
 
-def measure(model: Path, n: int, options: argparse.Namespace, section: Section) -> None:
+def measure(model: Path, n: int, n_tokens: int, options: argparse.Namespace, section: Section) -> None:
+    """n prompts, n_tokens for each."""
     section.columns = ("16 at once", "1 at once")
     bench.read_once(model)
     never = [argument for token in bench.end_tokens(model) for argument in ("--logit-bias", f"{token}-inf")]
@@ -46,7 +47,7 @@ def measure(model: Path, n: int, options: argparse.Namespace, section: Section) 
         lines = Path(folder) / "in.jsonl"
         lines.write_text("".join(json.dumps(text) + "\n" for text in _sentences(n)))
         command = [*bench.llamacli(), "batch", str(lines), "-m", str(model), "--raw", "-v", "--temp", "0", *never]
-        command += ["-n", str(N_TOKENS), "-t", str(options.threads)]
+        command += ["-n", str(n_tokens), "-t", str(options.threads)]
         many, one = bench.in_turns(
             section.name,
             options.pairs,
@@ -54,7 +55,12 @@ def measure(model: Path, n: int, options: argparse.Namespace, section: Section) 
             partial(bench.run, [*command, "-np", "1"]),
         )
     section.rows += [
-        Row("answers", "tokens/s", [_speed(run, n) for run in many], [_speed(run, n) for run in one]),
+        Row(
+            "answers",
+            "tokens/s",
+            [_speed(run, n * n_tokens) for run in many],
+            [_speed(run, n * n_tokens) for run in one],
+        ),
         Row("whole process", "s", [run.seconds for run in many], [run.seconds for run in one]),
         Row("peak memory", "MB", [run.peak / bench.MB for run in many], [run.peak / bench.MB for run in one]),
     ]
@@ -63,19 +69,19 @@ def measure(model: Path, n: int, options: argparse.Namespace, section: Section) 
     section.notes.append(f"{differ} of {n} texts differ")
 
 
-def _speed(run: bench.Run, n: int) -> float:
+def _speed(run: bench.Run, n_tokens: int) -> float:
     found = re.search(r"answers (\d+) tokens, ([\d.]+)/s", run.stderr)
-    if not found or int(found[1]) != n * N_TOKENS:
-        raise bench.FailedError(f"{n * N_TOKENS} tokens were expected: {run.stderr}")
+    if not found or int(found[1]) != n_tokens:
+        raise bench.FailedError(f"{n_tokens} tokens were expected: {run.stderr}")
     return float(found[2])
 
 
 def stories(options: argparse.Namespace, section: Section) -> None:
-    measure(bench.stories(), 1000, options, section)
+    measure(bench.stories(), 1000, 32, options, section)
 
 
 def large(options: argparse.Namespace, section: Section) -> None:
-    measure(bench.model(options.models, "b1b", "q4km"), options.prompts, options, section)
+    measure(bench.model(options.models, "b1b", "q4km"), options.prompts, 64, options, section)
 
 
 def cache(options: argparse.Namespace, section: Section) -> None:
