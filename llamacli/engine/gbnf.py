@@ -1,14 +1,7 @@
-"""llama.cpp's grammars (GBNF, `grammars/README.md` there) → llguidance's dialect of Lark, of exactly the same language.
-
-llguidance cuts a text into lexemes, and a lexeme takes as much as it can: `root ::= word word` with `word ::= [a-z]+`
-would find nothing left for the second word. So a grammar without recursion becomes one single lexeme; in one with
-recursion every character is a lexeme of its own, which is slower and just as right. Standard library only.
-"""
+"""llama.cpp's grammars (GBNF, `grammars/README.md` there), read. Standard library only."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Parentheses within parentheses; the parser calls itself for each.
@@ -24,122 +17,46 @@ class GrammarError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Literal:
+class Literal:
     text: str
 
 
 @dataclass(frozen=True)
-class _Class:
-    """One character: of these ranges, or of none of them."""
+class Class:
+    """One character: of these ranges, or of none of them; without ranges any."""
 
     ranges: tuple[tuple[int, int], ...]
     negated: bool
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
     name: str
 
 
 @dataclass(frozen=True)
-class _Sequence:
-    nodes: tuple[_Node, ...]
+class Sequence:
+    nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class _Alternatives:
-    nodes: tuple[_Node, ...]
+class Alternatives:
+    nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class _Repeat:
-    node: _Node
+class Repeat:
+    node: Node
     least: int
     most: int | None
 
 
-_Node = _Literal | _Class | _Rule | _Sequence | _Alternatives | _Repeat
+Node = Literal | Class | Rule | Sequence | Alternatives | Repeat
 
 
-def to_lark(source: str) -> str:
-    """The same grammar in llguidance's Lark. Raises GrammarError with line and column."""
-    rules = _Parser(source).rules()
-    if _is_regular(rules):
-        names = {name: f"T{i}" for i, name in enumerate(_needed_first(rules))}
-        lines = [f"{names[name]}: {_lark(rules[name], names, apart=False)}" for name in names]
-        return "\n".join([f"start: {names['root']}", *lines])
-    names = {name: f"r{i}" for i, name in enumerate(rules)}
-    lines = [f"{names[name]}: {_lark(node, names, apart=True)}" for name, node in rules.items()]
-    return "\n".join([f"start: {names['root']}", *lines])
-
-
-def _rules_in(node: _Node) -> Iterator[str]:
-    """The rules that a node refers to."""
-    match node:
-        case _Rule(name):
-            yield name
-        case _Sequence(nodes) | _Alternatives(nodes):
-            for inner in nodes:
-                yield from _rules_in(inner)
-        case _Repeat(inner):
-            yield from _rules_in(inner)
-
-
-def _needed_first(rules: dict[str, _Node]) -> list[str]:
-    """What `root` needs and itself, each after what it needs. Raises RecursionError where a rule needs itself."""
-    order: list[str] = []
-    open_rules: set[str] = set()
-    stack: list[tuple[str, Iterator[str]]] = [("root", _rules_in(rules["root"]))]
-    open_rules.add("root")
-    while stack:
-        name, needed = stack[-1]
-        other = next((rule for rule in needed if rule not in order), None)
-        if other is None:
-            stack.pop()
-            open_rules.remove(name)
-            order.append(name)
-        elif other in open_rules:
-            raise RecursionError(other)
-        else:
-            open_rules.add(other)
-            stack.append((other, _rules_in(rules[other])))
-    return order
-
-
-def _is_regular(rules: dict[str, _Node]) -> bool:
-    try:
-        _needed_first(rules)
-    except RecursionError:
-        return False
-    return True
-
-
-def _lark(node: _Node, names: dict[str, str], *, apart: bool) -> str:
-    """`apart`: each character of a literal is a lexeme."""
-    match node:
-        case _Literal(text):
-            return " ".join(map(_quoted, text)) if apart and len(text) > 1 else _quoted(text)
-        case _Class(ranges, negated):
-            inside = "".join(f"\\x{{{low:x}}}-\\x{{{high:x}}}" for low, high in ranges)
-            return f"/[{'^' if negated else ''}{inside}]/" if ranges else "/(?s:.)/"
-        case _Rule(name):
-            return names[name]
-        case _Sequence(nodes):
-            return " ".join(_atom(inner, names, apart=apart) for inner in nodes) or '""'
-        case _Alternatives(nodes):
-            return " | ".join(_lark(inner, names, apart=apart) for inner in nodes)
-        case _Repeat(inner, least, most):
-            bounds = f"{{{least},{'' if most is None else most}}}"
-            return f"({_lark(inner, names, apart=apart)}){bounds}"
-
-
-def _atom(node: _Node, names: dict[str, str], *, apart: bool) -> str:
-    text = _lark(node, names, apart=apart)
-    return f"({text})" if isinstance(node, _Alternatives) else text
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def parse(source: str) -> dict[str, Node]:
+    """Every rule by its name; `root` is among them, and so is all that is referred to. Raises GrammarError."""
+    return _Parser(source).rules()
 
 
 class _Parser:
@@ -151,9 +68,9 @@ class _Parser:
         self._depth = 0
         self._used: dict[str, int] = {}  # rules that are referred to, and where first
 
-    def rules(self) -> dict[str, _Node]:
+    def rules(self) -> dict[str, Node]:
         """Every rule by its name; `root` is among them, and so is all that is referred to."""
-        rules: dict[str, _Node] = {}
+        rules: dict[str, Node] = {}
         self._skip(lines=True)
         while self._at < len(self._text):
             at, name = self._at, self._name()
@@ -208,16 +125,16 @@ class _Parser:
             raise self._error("the name of a rule is wanted")
         return self._text[start : self._at]
 
-    def _alternatives(self, *, inside: bool) -> _Node:
+    def _alternatives(self, *, inside: bool) -> Node:
         nodes = [self._sequence(inside=inside)]
         while self._peek() == "|":
             self._at += 1
             self._skip(lines=True)
             nodes.append(self._sequence(inside=inside))
-        return nodes[0] if len(nodes) == 1 else _Alternatives(tuple(nodes))
+        return nodes[0] if len(nodes) == 1 else Alternatives(tuple(nodes))
 
-    def _sequence(self, *, inside: bool) -> _Node:
-        nodes: list[_Node] = []
+    def _sequence(self, *, inside: bool) -> Node:
+        nodes: list[Node] = []
         while (c := self._peek()) and c not in "|)" and c not in "\r\n":
             if c in "*+?{":
                 if not nodes:
@@ -226,9 +143,9 @@ class _Parser:
             else:
                 nodes.append(self._item(c))
             self._skip(lines=inside)
-        return nodes[0] if len(nodes) == 1 else _Sequence(tuple(nodes))
+        return nodes[0] if len(nodes) == 1 else Sequence(tuple(nodes))
 
-    def _item(self, c: str) -> _Node:
+    def _item(self, c: str) -> Node:
         if c == '"':
             return self._literal()
         if c == "[":
@@ -237,16 +154,16 @@ class _Parser:
             return self._group()
         if c == ".":
             self._at += 1
-            return _Class((), negated=False)
+            return Class((), negated=False)
         if c in "<!":
             raise self._error("tokens in a grammar are not supported; a shape is made of characters")
         if c.isascii() and (c.isalnum() or c in "-_"):
             at, name = self._at, self._name()
             self._used.setdefault(name, at)
-            return _Rule(name)
+            return Rule(name)
         raise self._error("a literal, a class, a group or the name of a rule is wanted")
 
-    def _group(self) -> _Node:
+    def _group(self) -> Node:
         opened = self._at
         if self._depth == _DEEPEST:
             raise self._error(f"more than {_DEEPEST} parentheses within each other")
@@ -260,11 +177,11 @@ class _Parser:
         self._depth -= 1
         return node
 
-    def _repeat(self, node: _Node) -> _Node:
+    def _repeat(self, node: Node) -> Node:
         c = self._peek()
         if c != "{":
             self._at += 1
-            return _Repeat(node, 1 if c == "+" else 0, 1 if c == "?" else None)
+            return Repeat(node, 1 if c == "+" else 0, 1 if c == "?" else None)
         opened = self._at
         self._at += 1
         self._skip(lines=True)
@@ -279,7 +196,7 @@ class _Parser:
         self._expect("}")
         if most is not None and most < least:
             raise self._error(f"at least {least} and at most {most} times", opened)
-        return _Repeat(node, least, most)
+        return Repeat(node, least, most)
 
     def _number(self) -> int:
         start = self._at
@@ -292,7 +209,7 @@ class _Parser:
             raise self._error(f"more than {_MOST_REPEATS} repetitions", start)
         return int(digits)
 
-    def _literal(self) -> _Node:
+    def _literal(self) -> Node:
         opened = self._at
         self._at += 1
         text = ""
@@ -301,9 +218,9 @@ class _Parser:
                 raise self._error("this literal is not closed", opened)
             text += chr(self._character())
         self._at += 1
-        return _Literal(text)
+        return Literal(text)
 
-    def _class(self) -> _Node:
+    def _class(self) -> Node:
         opened = self._at
         self._at += 1
         negated = self._peek() == "^"
@@ -323,7 +240,7 @@ class _Parser:
         self._at += 1
         if not ranges:
             raise self._error("a class of no characters", opened)
-        return _Class(tuple(ranges), negated)
+        return Class(tuple(ranges), negated)
 
     def _character(self) -> int:
         """The code point of one character, or of one escape."""

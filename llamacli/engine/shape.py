@@ -18,7 +18,8 @@ import llguidance
 import numpy as np
 
 from llamacli.engine import json_schema
-from llamacli.engine.gbnf import GrammarError, to_lark
+from llamacli.engine.gbnf import GrammarError
+from llamacli.engine.gbnf_lark import to_lark
 from llamacli.engine.json_schema import SchemaError
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
