@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
 from llamacli.commands.template_options import TemplateFlags
@@ -34,8 +35,18 @@ def batch(
         bool, typer.Option("--as-completed", help="Answers as they are complete, not in the order of the input.")
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without the chat template.")] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="[K]",
+            help="Each token's log-probability, and the K best in its place.",
+            callback=between(0, 1000),
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
     *,
+    presets: PresetFlags,
     answers: AnswerFlags,
     shaping: ShapeFlags,
     sampling: SamplingFlags,
@@ -44,11 +55,15 @@ def batch(
 ) -> None:
     """Answer many prompts, one a line, side by side.
 
-    A line is a JSON text, or an object with "prompt" or "messages", an "id", and options of its own: "system",
-    "max_tokens", "stop", "seed", "temperature" and the other sampling values, "schema", "choices", "regex", "grammar";
-    OpenAI's form of batches is read as well. Each gives one line: id, line, text, finish_reason, seed, usage; or id,
-    line, error. Options of the command hold for lines that do not say otherwise. The seed of line k is --seed + k - 1,
-    so the texts do not depend on each other.
+    A line is a JSON text, or an object with a "prompt" or "messages".
+    It may have an "id", and options of its own: "system", "max_tokens", "stop",
+    "temperature" …, "schema", "choices", "regex", "grammar", "logprobs".
+
+    Each gives one line: id, line, text, finish_reason, seed, usage;
+    or id, line, error, and then the exit code is 12.
+
+    With -o the same command goes on where it was stopped, whatever stopped it.
+    The seed of line k is --seed + k - 1: no text depends on other lines.
 
     Examples:
 
@@ -71,6 +86,7 @@ def batch(
     shape = shaping.shape()
     if shape is not None and answers.asked("stop"):
         raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
+    output = None if output == Path("-") else output
     lines, n_lines = _lines(file, output)
     _, loaded = named_model(model.model, model)
     request = task.Request(
@@ -87,6 +103,7 @@ def batch(
             max_tokens=answers.limit,
             stops=tuple(answers.stop or ()) if shape is None else (),
             shape=shape,
+            logprobs=logprobs,
             n_ctx=model.ctx_size,
             context=model.context(),
         ),
@@ -98,6 +115,7 @@ def batch(
         as_completed=as_completed,
         thoughts=not answers.hidethinking,
         partial=shaping.partial,
+        preset=presets.each(answers),
     )
     sink = Output()
     with signals.deferred(signals.FINISHING_SECONDS):
