@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -77,7 +78,7 @@ def batch(
     from llamacli.tasks import batch as task
     from llamacli.tasks.complete import Request
     from llamacli.ui import batch as ui
-    from llamacli.ui.output import Output
+    from llamacli.ui.output import Output, is_terminal
 
     think, (source, arguments) = answers.thinking(), template.given()
     values = sampling.given()
@@ -119,7 +120,7 @@ def batch(
     )
     sink = Output()
     with signals.deferred(signals.FINISHING_SECONDS):
-        with ui.Bars() as bars:
+        with ui.Bars(typed=file == Path("-") and is_terminal(sys.stdin)) as bars:
             summary = ui.followed(task.batch(request, bars.loading), sink, bars)
         if summary is not None:
             ui.show(summary, verbose=verbose)

@@ -15,7 +15,9 @@ from llamacli.ui.sanitize import json_for_terminal
 class Bars:
     """The bars of loading and of the lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, typed: bool) -> None:
+        """`typed`: somebody types the lines on this terminal, and a bar would run into them."""
+        self._typed = typed
         self._loading = Bar("loading the model")
         self._lines: Bar | None = None
         self.loading = self._loading.update
@@ -34,8 +36,8 @@ class Bars:
 
     def update(self, running: Running) -> None:
         self._loading.close()
-        if running.n_lines is None and is_terminal(sys.stdin):
-            return  # somebody types the lines there
+        if self._typed:
+            return
         if self._lines is None:
             self._lines = Bar("answering", running.n_lines, remaining=True)
         speed = running.tokens / running.seconds if running.seconds else 0.0
