@@ -30,6 +30,8 @@ def test_the_bar_is_there_before_the_first_answer_and_gives_way_to_it(tmp_path: 
 def test_lines_that_are_typed(tmp_path: Path) -> None:
     terminal = Terminal("batch", "-", "-m", "tiny", "--temp", 0, "-t", 1, columns=100)
     terminal.until("reading prompts from the terminal, one a line… (Ctrl-D ends them)")
+    for _ in range(2):
+        terminal.read(0.6)  # a bar would come now
     for line in (1, 2):
         terminal.type('"Hello"')
         terminal.until(f'{{"id": {line}')
