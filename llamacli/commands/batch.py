@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
 from llamacli.commands.template_options import TemplateFlags
@@ -34,8 +36,18 @@ def batch(
         bool, typer.Option("--as-completed", help="Answers as they are complete, not in the order of the input.")
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without the chat template.")] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="[K]",
+            help="Each token's log-probability, and the K best in its place.",
+            callback=between(0, 1000),
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
     *,
+    presets: PresetFlags,
     answers: AnswerFlags,
     shaping: ShapeFlags,
     sampling: SamplingFlags,
@@ -44,11 +56,15 @@ def batch(
 ) -> None:
     """Answer many prompts, one a line, side by side.
 
-    A line is a JSON text, or an object with "prompt" or "messages", an "id", and options of its own: "system",
-    "max_tokens", "stop", "seed", "temperature" and the other sampling values, "schema", "choices", "regex", "grammar";
-    OpenAI's form of batches is read as well. Each gives one line: id, line, text, finish_reason, seed, usage; or id,
-    line, error. Options of the command hold for lines that do not say otherwise. The seed of line k is --seed + k - 1,
-    so the texts do not depend on each other.
+    A line is a JSON text, or an object with a "prompt" or "messages".
+    It may have an "id", and options of its own: "system", "max_tokens", "stop",
+    "temperature" …, "schema", "choices", "regex", "grammar", "logprobs".
+
+    Each gives one line: id, line, text, finish_reason, seed, usage;
+    or id, line, error, and then the exit code is 12.
+
+    With -o the same command goes on where it was stopped, whatever stopped it.
+    The seed of line k is --seed + k - 1: no text depends on other lines.
 
     Examples:
 
@@ -62,7 +78,7 @@ def batch(
     from llamacli.tasks import batch as task
     from llamacli.tasks.complete import Request
     from llamacli.ui import batch as ui
-    from llamacli.ui.output import Output
+    from llamacli.ui.output import Output, is_terminal
 
     think, (source, arguments) = answers.thinking(), template.given()
     values = sampling.given()
@@ -71,6 +87,7 @@ def batch(
     shape = shaping.shape()
     if shape is not None and answers.asked("stop"):
         raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
+    output = None if output == Path("-") else output
     lines, n_lines = _lines(file, output)
     _, loaded = named_model(model.model, model)
     request = task.Request(
@@ -87,6 +104,7 @@ def batch(
             max_tokens=answers.limit,
             stops=tuple(answers.stop or ()) if shape is None else (),
             shape=shape,
+            logprobs=logprobs,
             n_ctx=model.ctx_size,
             context=model.context(),
         ),
@@ -98,10 +116,11 @@ def batch(
         as_completed=as_completed,
         thoughts=not answers.hidethinking,
         partial=shaping.partial,
+        preset=presets.each(answers),
     )
     sink = Output()
     with signals.deferred(signals.FINISHING_SECONDS):
-        with ui.Bars() as bars:
+        with ui.Bars(typed=file == Path("-") and is_terminal(sys.stdin)) as bars:
             summary = ui.followed(task.batch(request, bars.loading), sink, bars)
         if summary is not None:
             ui.show(summary, verbose=verbose)

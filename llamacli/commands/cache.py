@@ -47,8 +47,8 @@ def clear(
     from llamacli.ui.output import Output
 
     age = None if older_than is None else seconds(older_than)
-    path = None if model is None else model_file(model, pull=False)
-    ui.show(task.clear(model=path, older_than=age), Output(as_json=as_json))
+    path = None if model is None else task.model_called(model) or model_file(model, pull=False)
+    ui.show(task.clear(model=path, older_than=age), Output(as_json=as_json), gone=True)
 
 
 def seconds(text: str) -> float:

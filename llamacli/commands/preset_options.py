@@ -68,6 +68,12 @@ class PresetFlags(Flags):
             )
         return self.filled(answers, kept, lambda: "", anything=False, join="").system
 
+    def each(self, answers: AnswerFlags) -> Callable[[str], Filled] | None:
+        """What is asked for one of many texts, and the system message; None without a preset."""
+        if self._read is None and not self.var:
+            return None
+        return lambda text: self.filled(answers, None, lambda: text, anything=True, join="\n\n")
+
     def filled(
         self, answers: AnswerFlags, kept: str | None, text: Callable[[], str], *, anything: bool, join: str
     ) -> Filled:

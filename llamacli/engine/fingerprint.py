@@ -28,9 +28,12 @@ def fingerprint(*paths: Path, head: int = 0) -> str:
     return digest.hexdigest()
 
 
-def identity(paths: Sequence[Path]) -> tuple[tuple[int, int], ...] | None:
-    """Sizes and times of the last change, ns; None where one is missing."""
+def identity(paths: Sequence[Path]) -> tuple[tuple[int, int, int], ...] | None:
+    """Sizes and times of the last change, ns: as the file says, and as the file system knows, which nobody can set.
+
+    None where one is missing.
+    """
     try:
-        return tuple((status.st_size, status.st_mtime_ns) for status in (path.stat() for path in paths))
+        return tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (path.stat() for path in paths))
     except OSError:
         return None

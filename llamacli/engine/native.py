@@ -54,18 +54,22 @@ def _import_bindings() -> Any:
 C: Any = _import_bindings()
 
 
+def folder() -> Path:
+    """Where the bindings have llama.cpp's libraries from; LLAMA_CPP_LIB_PATH names another one than their own."""
+    return Path(getattr(C, "_base_path", Path(C.__file__).parent / "lib"))
+
+
 def _library(name: str) -> ctypes.CDLL:
     """A library that is mapped already, by the path it is mapped from: never a second copy."""
-    folder = Path(C.__file__).parent / "lib"
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
         for line in maps:
             mapped = line.split(b" ", 5)[-1].strip().decode(errors="surrogateescape")
             if os.path.basename(mapped).startswith(f"lib{name}."):
                 return ctypes.CDLL(mapped)
     for pattern in (f"lib{name}.*.dylib", f"lib{name}.dylib", f"lib{name}.so", f"{name}.dll", f"lib{name}.dll"):
-        for path in sorted(folder.glob(pattern)):
+        for path in sorted(folder().glob(pattern)):
             return ctypes.CDLL(str(path))
-    raise EngineError(f"the library {name} of llama-cpp-python was not found in {folder}")
+    raise EngineError(f"the library {name} of llama-cpp-python was not found in {folder()}")
 
 
 ggml: Any = _library("ggml")

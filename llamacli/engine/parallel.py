@@ -57,6 +57,7 @@ class Job:
     limits: Limits
     reasoning: Reasoning | None = None
     matcher: Matcher | None = None
+    logprobs: int | None = None  # as of an Answer
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class _Running:
         assert seed is not None
         sampler = Sampler(model, job.sampling, seed, job.limits.n_ctx)
         sampler.accept_prompt(job.tokens)
-        self.stream = Stream(job.number, seed, sampler, Answer(job.limits, job.reasoning, job.matcher))
+        answer = Answer(job.limits, job.reasoning, job.matcher, job.logprobs)
+        self.stream = Stream(job.number, seed, sampler, answer)
         self.began = self.started = time.perf_counter()
         self.n_decoded = 0
         self.error: UsageError | None = None  # why it cannot go on
@@ -119,8 +121,17 @@ class _Running:
         now = time.perf_counter()
         reading, writing = self.started - self.began, now - self.started
         stats = Stats(0.0, reading, writing, n, n - self.n_found, answer.n_tokens, max(self.n_decoded - 1, 0))
-        answered = tuple(self.tokens[n:])
-        finish = Finish(reason, stream.seed, stats, self.job.limits.n_ctx, answer.stop, answered, answer.whole)
+        finish = Finish(
+            reason,
+            stream.seed,
+            stats,
+            self.job.limits.n_ctx,
+            answer.stop,
+            tuple(self.tokens[n:]),
+            answer.whole,
+            answer.n_before,
+            tuple(answer.logprobs),
+        )
         return Done(self.job.number, tuple(stream.chunks), finish)
 
     def failed(self, error: LlamacliError) -> Failed:
@@ -148,6 +159,7 @@ class Parallel:
         self._put_off: deque[_Running] = deque()  # begun already, or too large for the context as it is
         self._held: list[list[int]] = []  # of each sequence: the tokens that the context holds, or will hold
         self._ids: list[int] = []  # sequences that nobody runs in
+        self.n_written = 0  # tokens of all answers so far
         self._full = False  # nothing new before a sequence is done
         # The state of a recurrent model is that after its last token: nothing of it can be shared or taken back.
         self._shares = not (C.llama_model_is_recurrent(model.handle) or C.llama_model_is_hybrid(model.handle))
@@ -359,6 +371,7 @@ class Parallel:
                 continue
             if answer.n_tokens > n_before:  # not one that ends the generation
                 each.tokens.append(stream.token)
+                self.n_written += 1
             if stream.reason is None and answer.n_tokens >= each.most:
                 stream.reason = each.at_most
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from llamacli.engine import prompt_files
+from llamacli.engine import native, prompt_files
 from llamacli.engine.context import Context
 from llamacli.engine.fingerprint import fingerprint, identity
 from llamacli.engine.model import Model
@@ -53,7 +53,7 @@ class PromptCache:
         """
         self._root, self._limit, self._paths = root, limit, tuple(paths)
         self._identity = identity(self._paths)
-        self._folder: Path | None = None
+        self._folder: tuple[bool, Path] | None = None  # and how positions are turned there
 
     def planned(self, model: Model, options: ContextOptions, tokens: Sequence[int]) -> ContextOptions:
         """The options of a context that can be filled: what is stored may be longer than the prompt that it begins."""
@@ -84,7 +84,7 @@ class PromptCache:
         if seconds < _WORTH_SECONDS or len(context.tokens) < n_tokens or not self._pays(context.model, n_evaluated):
             return
         folder = self._of(context.model, context.options)
-        if folder is None or identity(self._paths) != self._identity or context.keep(n_tokens) < n_tokens:
+        if folder is None or context.keep(n_tokens) < n_tokens:
             return
         state = context.state()
         prompt_files.store(folder, context.tokens, state, model=str(self._paths[0].absolute()), limit=self._limit)
@@ -95,10 +95,15 @@ class PromptCache:
         return n_tokens > _LEAST and n_tokens * model.header.file_size > _QUICK and not recurrent
 
     def _of(self, model: Model, options: ContextOptions) -> Path | None:
-        """The folder for such contexts; None where the model's file is another one by now."""
-        if self._folder is None and self._identity is not None and identity(self._paths) == self._identity:
-            self._folder = self._root / prompt_files.key(self._parts(model, options))
-        return self._folder
+        """The folder for such contexts; None where the model's file is another one by now, or positions are turned in
+        another way than before: a chat's context that has grown over that border holds both.
+        """
+        if self._identity is None or identity(self._paths) != self._identity:
+            return None
+        turns = _turns(model, options)
+        if self._folder is None:
+            self._folder = turns, self._root / prompt_files.key(self._parts(model, options))
+        return self._folder[1] if self._folder[0] == turns else None
 
     def _parts(self, model: Model, options: ContextOptions) -> dict[str, Any]:
         """All that the numbers depend on: every option but those that are known not to matter."""
@@ -123,5 +128,5 @@ def _turns(model: Model, options: ContextOptions) -> bool:
 
 
 def _library() -> list[Path]:
-    """llama.cpp's own files."""
-    return sorted((Path(C.__file__).parent / "lib").glob("*"))
+    """llama.cpp's own files, wherever they were loaded from (LLAMA_CPP_LIB_PATH)."""
+    return sorted(native.folder().glob("*"))

@@ -3,10 +3,11 @@
 A folder for each set of what the numbers depend on (`key`), in it a file for each prompt: magic, sizes, tokens, state,
 and a digest of all that, so that a damaged file is never handed to native code. Files are written whole under another
 name and take theirs at the end; nobody changes one. So any number of processes share them without a lock: the worst
-that can happen is that one computes what another is about to store. A file that cannot be read is not there.
+that can happen is that one computes what another is about to store. A file that cannot be read is not there, and goes
+when it is met: it would be in the way of a good one.
 
 A longer prompt serves a shorter one: what it has more is cut off. So whole prompts are stored, and a beginning that
-several share is found in any of them. Standard library only.
+several share is found in any of them. Beside the standard library only `signals`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llamacli import signals
+
 _MAGIC = b"llamacli prompt 1\n"
 _HEAD = struct.Struct("<18sIIQ")  # magic, bytes of the note, tokens, bytes of the state
-_SUFFIX = ".prompt"
+_SUFFIX, _UNFINISHED = ".prompt", ".part"
 _TOKEN = "i"  # array's name of int32
 _NOTE = 1 << 16  # bytes of a note, at most
 _TOKENS = 1 << 24
@@ -66,16 +69,11 @@ class Found:
 def find(folder: Path, tokens: Sequence[int], least: int) -> Found | None:
     """The file that shares the longest beginning with `tokens`, of several the smallest; None below `least`."""
     wanted = _packed(tokens)
-    best: Found | None = None
-    for path in _files(folder):
-        with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
-            _, stored, n_state = _read_head(file)
-            found = Found(path, _shared(stored, wanted), len(stored) // 4, n_state)
-            if found.n_shared >= least and (
-                best is None or (found.n_shared, -found.n_state) > (best.n_shared, -best.n_state)
-            ):
-                best = found
-    return best
+    found = [
+        Found(path, _shared(stored, wanted), len(stored) // 4, n_state) for path, stored, n_state in _stored(folder)
+    ]
+    best = max(found, key=lambda each: (each.n_shared, -each.n_state), default=None)
+    return best if best is not None and best.n_shared >= least else None
 
 
 def load(path: Path) -> tuple[list[int], bytearray] | None:
@@ -88,10 +86,10 @@ def load(path: Path) -> tuple[list[int], bytearray] | None:
                 raise ValueError("cut short")
             if file.read() != _digest(head, packed, state):
                 raise ValueError("damaged")
-    except (OSError, ValueError, MemoryError) as error:
-        if isinstance(error, ValueError):
-            with contextlib.suppress(OSError):
-                path.unlink()
+    except (OSError, MemoryError):
+        return None
+    except ValueError:
+        _unlink(path)
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -108,7 +106,7 @@ def store(folder: Path, tokens: Sequence[int], state: Any, *, model: str, limit:
     size = _HEAD.size + len(note) + len(packed) + len(state) + 32
     path = folder / f"{_digest(packed).hex()[:32]}{_SUFFIX}"
     try:
-        if path.exists():
+        if any(other == path for other, _, _ in _stored(folder)):
             os.utime(path)
             return True
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -118,90 +116,75 @@ def store(folder: Path, tokens: Sequence[int], state: Any, *, model: str, limit:
         if size > _ONE * limit or _free(folder) < 2 * size:
             return False
         head = _HEAD.pack(_MAGIC, len(note), len(tokens), len(state)) + note
-        temporary = folder / f"{path.stem}.{os.getpid()}.part"
+        _write(path, (head, packed, state, _digest(head, packed, state)))
+    except OSError:
+        return False
+    for other, stored, _ in _stored(folder):
+        if other != path and packed.startswith(stored):
+            _unlink(other)  # the new one serves for it
+    shrink(folder.parent, limit)
+    return True
+
+
+def _write(path: Path, parts: Sequence[Any]) -> None:
+    """A new file, all of it or nothing. Raises OSError."""
+    # Processes of two machines, or containers, may have one number.
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{os.urandom(4).hex()}{_UNFINISHED}")
+    with signals.on_end(lambda: temporary.unlink(missing_ok=True)):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                for part in (head, packed, state, _digest(head, packed, state)):
+                for part in parts:
                     rest = memoryview(part).cast("B")
                     while rest:
                         rest = rest[file.write(rest) :]
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            _unlink(temporary)
             raise
-    except OSError:
-        return False
-    with contextlib.suppress(OSError):
-        _drop_covered(folder, path, packed)
-    shrink(folder.parent, limit)
-    return True
-
-
-def _drop_covered(folder: Path, path: Path, packed: bytes) -> None:
-    """Remove files whose tokens are the beginning of this one's: it serves for them."""
-    for other in _files(folder):
-        if other != path:
-            with contextlib.suppress(OSError, ValueError):
-                with other.open("rb") as file:
-                    stored = _read_head(file)[1]
-                if packed.startswith(stored):
-                    other.unlink()
 
 
 def entries(root: Path) -> list[Entry]:
     """All stored prompts of all models, the one used last first. Damaged files are among them, without a model."""
     found = []
-    for folder in _folders(root):
-        for path in _files(folder):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                model, n_tokens = "", 0
-                with contextlib.suppress(ValueError), path.open("rb") as file:
-                    head, packed, _ = _read_head(file)
-                    model, n_tokens = str(json.loads(head[_HEAD.size :])["model"]), len(packed) // 4
-                found.append(Entry(path, model, n_tokens, status.st_size, status.st_mtime))
+    for path, status in _statuses(root, _SUFFIX):
+        model, n_tokens = "", 0
+        with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+            head, packed, _ = _read_head(file)
+            model, n_tokens = str(json.loads(head[_HEAD.size :])["model"]), len(packed) // 4
+        found.append(Entry(path, model, n_tokens, status.st_size, status.st_mtime))
     return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
 def remove(root: Path, chosen: Sequence[Entry]) -> list[Entry]:
     """Remove these; those that are gone now."""
-    gone = []
-    for entry in chosen:
-        with contextlib.suppress(OSError):
-            entry.path.unlink(missing_ok=True)
-            gone.append(entry)
+    gone = [entry for entry in chosen if _unlink(entry.path)]
     for folder in _folders(root):
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # where it is empty
+        if not _files(folder):  # what a killed process was writing there goes too; a living one finds that it is gone
+            for path in _files(folder, _UNFINISHED):
+                _unlink(path)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
     return gone
 
 
 def shrink(root: Path, limit: int) -> None:
     """Remove what was used longest ago until all take at most `limit` bytes; and what was never finished."""
-    found: list[tuple[float, int, Path]] = []
-    for folder in _folders(root):
-        with contextlib.suppress(OSError):
-            for path in folder.iterdir():
-                with contextlib.suppress(OSError):
-                    status = path.stat()
-                    if path.suffix == _SUFFIX:
-                        found.append((status.st_mtime, status.st_size, path))
-                    elif path.suffix == ".part" and time.time() - status.st_mtime > _ABANDONED:
-                        path.unlink()
+    for path, status in _statuses(root, _UNFINISHED):
+        if time.time() - status.st_mtime > _ABANDONED:
+            _unlink(path)
+    found = sorted((status.st_mtime, status.st_size, path) for path, status in _statuses(root, _SUFFIX))
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    for _, size, path in found:
         if total <= limit:
             return
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        _unlink(path)
         total -= size
 
 
 def usual_limit(root: Path) -> int:
     """What all files may take where nobody said: MOST_BYTES, and no large part of a small disk. Raises OSError."""
-    taken = sum(path.stat().st_size for folder in _folders(root) for path in _files(folder))
+    taken = sum(status.st_size for _, status in _statuses(root, _SUFFIX))
     return int(min(MOST_BYTES, MOST_OF_DISK * (_free(root) + taken)))
 
 
@@ -211,16 +194,49 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        yield from [path for path in root.iterdir() if path.is_dir()]
-
-
-def _files(folder: Path) -> list[Path]:
+def _folders(root: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if path.suffix == _SUFFIX]
+        return [path for path in root.iterdir() if path.is_dir()]
     except OSError:
         return []
+
+
+def _files(folder: Path, suffix: str = _SUFFIX) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.suffix == suffix]
+    except OSError:
+        return []
+
+
+def _statuses(root: Path, suffix: str) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of all folders. Others may remove them meanwhile."""
+    for folder in _folders(root):
+        for path in _files(folder, suffix):
+            with contextlib.suppress(OSError):
+                yield path, path.stat()
+
+
+def _stored(folder: Path) -> Iterator[tuple[Path, bytes, int]]:
+    """Of each file of a folder its packed tokens, and the bytes of its state. One that has no head goes."""
+    for path in _files(folder):
+        try:
+            with path.open("rb") as file:
+                _, packed, n_state = _read_head(file)
+        except OSError:
+            continue
+        except ValueError:
+            _unlink(path)
+            continue
+        yield path, packed, n_state
+
+
+def _unlink(path: Path) -> bool:
+    """Whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _read_head(file: BinaryIO) -> tuple[bytes, bytes, int]:

@@ -9,6 +9,7 @@ tokenised here while the workers compute. Nothing here depends on which sequence
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import queue
@@ -37,6 +38,8 @@ from llamacli.tasks.batch_file import AnswersFile
 from llamacli.tasks.batch_lines import Id, Line, LineError, parse
 from llamacli.tasks.complete import Request as One
 from llamacli.tasks.complete import choose_mode, context_size, prompt_of
+from llamacli.tasks.completion import shown_tokens
+from llamacli.tasks.presets import Filled
 
 if TYPE_CHECKING:
     from llamacli.engine.shape import Matcher, Shapes
@@ -54,7 +57,8 @@ class Request:
     `lines` are the bytes of the input's lines, as they come, and `n_lines` how many there are, where that is known. The
     seed of line k is `seed` + k - 1, None draws the first. `output` None yields the records, in the order of the input
     unless `as_completed`; otherwise they are in the file, in that order at the end. `thoughts`: with the reasoning.
-    `partial`: the error of an answer that ends inside its shape comes with what there is of it.
+    `partial`: the error of an answer that ends inside its shape comes with what there is of it. `preset`: what becomes
+    of a line's text, and the system message where the line has none.
     """
 
     usual: One
@@ -66,6 +70,7 @@ class Request:
     as_completed: bool = False
     thoughts: bool = True
     partial: bool = False
+    preset: Callable[[str], Filled] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,15 +166,18 @@ class _Batch:
         self._began = 0.0
         self._warned = False
         self._shapes: Shapes | None = None
+        self._workers: list[Parallel] = []
+        # A file is put into the order of the input at its end.
+        self._in_order = not request.as_completed and (file is None or file.special)
 
     def events(self, stack: contextlib.ExitStack) -> Iterator[Event]:
         request = self._request
         n, context = workers(self._model, request.usual.context, request.parallel, exact=False)
         shares = [request.parallel * (i + 1) // n - request.parallel * i // n for i in range(n)]
         # Models that are small enough to run on each core by themselves are quicker with a KV cache for each sequence.
-        everybody = [Parallel(self._model, context, share, unified=n == 1) for share in shares]
-        threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in everybody]
-        for worker in everybody:
+        self._workers = [Parallel(self._model, context, share, unified=n == 1) for share in shares]
+        threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in self._workers]
+        for worker in self._workers:
             stack.callback(worker.close)
         stack.callback(self._join, threads)
         reader = threading.Thread(target=self._read, daemon=True)  # it may wait for a pipe for ever
@@ -183,6 +191,7 @@ class _Batch:
             try:
                 item = self._inbox.get(timeout=_LOOK)
             except queue.Empty:
+                yield self._running()
                 continue
             if isinstance(item, BaseException):
                 raise item
@@ -194,17 +203,18 @@ class _Batch:
                     yield from self._take(number, data)
             elif isinstance(item, _End):
                 ended = True
-                for _ in everybody:
+                for _ in self._workers:
                     self._ready.put(None)
             else:
                 yield from self._answered(item)
-        complete = ended and not self._known
+        complete = ended and not self._known and not self._stop.is_set()
         if self._file is not None and complete:
             self._file.finish(in_order=not request.as_completed)
-        failed = self._file.n_failed if self._file is not None else self._failed
+            if more := self._file.n_known - self._done:
+                yield Warned(f"{request.output} has answers to {more} lines that the input has no longer")
         yield Summary(
             self._done,
-            failed,
+            self._failed,
             self._resumed,
             self._prompt,
             self._evaluated,
@@ -264,18 +274,27 @@ class _Batch:
     def _take(self, number: int, data: bytes) -> Iterator[Event]:
         """A line that came: to the workers, or it has its record already."""
         print_ = f"{self._run}-{_digest(data)}"
-        if self._file is not None and self._file.knows(number, print_):
+        place = self._file.find(number, print_) if self._file is not None else None
+        if place is not None:
             self._permits.release()
+            self._ids.setdefault(place.id, number)
             self._done += 1
             self._resumed += 1
+            self._failed += place.code != 0
             yield self._running()
             return
-        if self._file is None and not self._request.as_completed:
+        if self._in_order:
             self._order.append(number)
-        self._known[number] = (number, print_)
         try:
             line = parse(data, number, self._request.usual)
-            self._known[number] = (line.id, print_)
+        except LineError as error:
+            id = number if error.id is None else error.id
+            self._ids.setdefault(id, number)
+            self._known[number] = (id, print_)
+            yield from self._fail(number, error)
+            return
+        self._known[number] = (line.id, print_)
+        try:
             earlier = self._ids.setdefault(line.id, number)
             if earlier != number:
                 raise UsageError(f"id {json.dumps(line.id)}: line {earlier} has the same")
@@ -284,12 +303,10 @@ class _Batch:
                 yield Warned(f"line {number} names a model; all lines are answered by {name(self._model.header.path)}")
             self._ready.put(self._job(number, line))
         except LlamacliError as error:
-            if isinstance(error, LineError) and error.id is not None:
-                self._known[number] = (error.id, print_)
             yield from self._fail(number, error)
 
     def _job(self, number: int, line: Line) -> Job:
-        request, model = line.request, self._model
+        request, model = self._filled(line.request), self._model
         mode = choose_mode(request, model)
         prompt, tokens = prompt_of(request, model, mode)
         limits = Limits(request.max_tokens, context_size(request, model, len(tokens)), request.stops)
@@ -298,7 +315,14 @@ class _Batch:
         seed = (self._request.seed + number - 1) % NO_SEED
         sampling = resolve({"seed": seed, **request.sampling}, model)
         reasoning = Reasoning(prompt.text, channels=model.has_channels) if mode == "chat" else None
-        return Job(number, tokens, sampling, limits, reasoning, self._matcher(request.shape))
+        return Job(number, tokens, sampling, limits, reasoning, self._matcher(request.shape), request.logprobs)
+
+    def _filled(self, request: One) -> One:
+        if self._request.preset is None:
+            return request
+        filled = self._request.preset(request.prompt)
+        usual = request.system == self._request.usual.system
+        return replace(request, prompt=filled.prompt or "", system=filled.system if usual else request.system)
 
     def _matcher(self, shape: Shape | None) -> Matcher | None:
         if shape is None:
@@ -334,18 +358,23 @@ class _Batch:
         record = Record({"id": id, "line": number, **what, "fingerprint": print_})
         self._permits.release()
         self._done += 1
-        if self._file is not None:
-            self._file.add(record.value)
-        elif self._request.as_completed:
-            yield record
-        else:
+        if self._in_order:
             self._waiting[number] = record
             while self._order and self._order[0] in self._waiting:
-                yield self._waiting.pop(self._order.popleft())
+                yield from self._give(self._waiting.pop(self._order.popleft()))
+        else:
+            yield from self._give(record)
         yield self._running()
 
+    def _give(self, record: Record) -> Iterator[Event]:
+        if self._file is not None:
+            self._file.add(record.value)
+        else:
+            yield record
+
     def _running(self) -> Running:
-        return Running(self._done, self._request.n_lines, self._completion, time.perf_counter() - self._began)
+        n_tokens = sum(worker.n_written for worker in self._workers)
+        return Running(self._done, self._request.n_lines, n_tokens, time.perf_counter() - self._began)
 
 
 class _End:
@@ -367,6 +396,7 @@ def _answer(item: Done, with_thoughts: bool) -> dict[str, Any]:
             "completion_tokens": finish.stats.completion_tokens,
             "cached_tokens": finish.stats.prompt_tokens - finish.stats.evaluated_tokens,
         },
+        **({"logprobs": [dataclasses.asdict(token) for token in shown_tokens(finish)]} if finish.logprobs else {}),
     }
 
 
@@ -397,7 +427,10 @@ def _asked(request: Request) -> bytes:
         "max_tokens": usual.max_tokens,
         "stops": usual.stops,
         "shape": None if usual.shape is None else [usual.shape.kind, usual.shape.source],
+        "thoughts": request.thoughts,
         "partial": request.partial,
+        "logprobs": usual.logprobs,
+        "preset": None if request.preset is None else request.preset("\0").prompt,
         "n_ctx": usual.n_ctx,
         "flash_attn": usual.context.flash_attn,
         "cache_types": [usual.context.type_k, usual.context.type_v],

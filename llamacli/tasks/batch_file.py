@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llamacli.errors import StorageError, UsageError
+from llamacli.errors import OutOfMemory, StorageError, UsageError
+from llamacli.tasks.batch_lines import Id
 from llamacli.tasks.files import is_special, new_file
 
 #: Seconds after which what was written is also forced to the disk.
@@ -23,14 +24,15 @@ _SYNC = 1.0
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A record in the file. `line` is that of the input."""
+class Place:
+    """A record in the file. `line` is that of the input, `code` that of its error, 0 for an answer."""
 
     line: int
+    id: Id
     start: int
     size: int
     fingerprint: str
-    failed: bool
+    code: int
 
 
 class AnswersFile:
@@ -42,19 +44,19 @@ class AnswersFile:
         Raises UsageError where it is another kind of file, of another run, or in use; StorageError.
         """
         self._path = path
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._end = 0
         self._synced = time.monotonic()
         self._superseded = False
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        self._special = is_special(path)
+        self.special = is_special(path)
         try:
-            self._fd = os.open(path, os.O_WRONLY if self._special else flags, 0o666)
+            self._fd = os.open(path, os.O_WRONLY if self.special else flags, 0o666)
         except IsADirectoryError as error:
             raise UsageError(f"{path} is a folder", hint="name a file in it") from error
         except OSError as error:
             raise self._failed(error) from error
-        if self._special:
+        if self.special:
             return
         try:
             self._lock()
@@ -80,20 +82,18 @@ class AnswersFile:
         """How many lines have their record."""
         return len(self._places)
 
-    @property
-    def n_failed(self) -> int:
-        return sum(place.failed for place in self._places.values())
-
-    def knows(self, line: int, fingerprint: str) -> bool:
-        """Whether a line has its record. One that could not be read, and was changed since, has none.
+    def find(self, line: int, fingerprint: str) -> Place | None:
+        """A line's record. One that failed has none where it was changed since, or where memory was short.
 
         Raises UsageError for an answer to another text.
         """
         place = self._places.get(line)
-        if place is None or place.fingerprint == fingerprint:
-            return place is not None
-        if place.failed:
-            return False
+        if place is None or place.code == OutOfMemory.exit_code:
+            return None
+        if place.fingerprint == fingerprint:
+            return place
+        if place.code:
+            return None
         raise UsageError(
             f"{self._path} has the answer to another line {line}: the input was changed",
             hint="name another file, or remove it",
@@ -102,23 +102,22 @@ class AnswersFile:
     def add(self, record: Mapping[str, Any]) -> None:
         """Raises StorageError."""
         data = encoded(record)
-        line = int(record["line"])
-        self._superseded = self._superseded or line in self._places
-        self._places[line] = _Place(line, self._end, len(data), str(record["fingerprint"]), "error" in record)
-        self._end += len(data)
+        self._put(self._place(record, len(data)))
         try:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-            if not self._special and time.monotonic() > self._synced + _SYNC:
+            if not self.special and time.monotonic() > self._synced + _SYNC:
                 os.fsync(self._fd)
                 self._synced = time.monotonic()
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise self._failed(error) from error
 
     def finish(self, *, in_order: bool) -> None:
         """All is there: each line once, and in the order of the input if that is wanted. Raises StorageError."""
-        if self._special:
+        if self.special:
             return
         places = sorted(self._places.values(), key=lambda place: place.line if in_order else place.start)
         try:
@@ -144,7 +143,12 @@ class AnswersFile:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"{self._path}: another process is writing it", hint="name another file") from error
+            raise self._in_use() from error
+        if not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):  # it has just put its own in this one's place
+            raise self._in_use()
+
+    def _in_use(self) -> UsageError:
+        return UsageError(f"{self._path}: another process is writing it", hint="name another file, or wait for it")
 
     def _read(self, run: str) -> None:
         with open(self._fd, "rb", closefd=False) as file:
@@ -153,25 +157,34 @@ class AnswersFile:
                     if number == 1 and not b'{"id":'.startswith(data[:6]):
                         raise self._foreign(number)
                     break
-                place = self._place(data, number)
+                place = self._parsed(data, number)
                 if place.fingerprint.partition("-")[0] != run:
                     raise UsageError(
                         f"{self._path} has the answers of another run: of another model, or with other options",
                         hint="name another file, or remove it",
                     )
-                self._superseded = self._superseded or place.line in self._places
-                self._places[place.line] = place
-                self._end += len(data)
+                self._put(place)
         if os.fstat(self._fd).st_size != self._end:
             os.ftruncate(self._fd, self._end)
         os.lseek(self._fd, 0, os.SEEK_END)
 
-    def _place(self, data: bytes, number: int) -> _Place:
+    def _put(self, place: Place) -> None:
+        self._superseded = self._superseded or place.line in self._places
+        self._places[place.line] = place
+        self._end += place.size
+
+    def _place(self, record: Mapping[str, Any], size: int) -> Place:
+        """The next place. Raises KeyError, TypeError for what is no record."""
+        code = record["error"]["code"] if "error" in record else 0
+        return Place(record["line"], record["id"], self._end, size, record["fingerprint"], code)
+
+    def _parsed(self, data: bytes, number: int) -> Place:
         try:
             record = json.loads(data)
-            line, fingerprint = record["line"], record["fingerprint"]
-            if type(line) is int and type(fingerprint) is str and ("text" in record or "error" in record):
-                return _Place(line, self._end, len(data), fingerprint, "error" in record)
+            place = self._place(record, len(data))
+            kinds = (type(place.line), type(place.fingerprint), type(place.code))
+            if kinds == (int, str, int) and isinstance(place.id, Id) and ("text" in record or "error" in record):
+                return place
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise self._foreign(number)

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llamacli.engine.types import Message, Sampling, Shape
 from llamacli.errors import StorageError, UsageError, printable
@@ -23,6 +24,8 @@ from llamacli.tasks.complete import Request
 
 #: A line's own name, as it was given.
 Id = str | int
+#: Bytes of a line.
+_MOST = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,34 @@ def lines_of(path: Path, *, unlike: Path | None) -> tuple[Iterable[bytes], int |
 
     Raises UsageError where there is no such file, or it is the same as `unlike`; StorageError.
     """
-    try:
+    with _errors_of(path):
         file = path.open("rb")
         if unlike is not None and unlike.exists() and path.samefile(unlike):
             raise UsageError(f"{path} is both input and output", hint="name another file for the answers")
         if not path.is_file():
-            return file, None
-        with path.open("rb") as counted:
-            n = sum(1 for line in counted if not line.isspace())
+            return _each(path, file), None
+        n = sum(1 for line in _each(path, path.open("rb")) if line.strip())
+    return _each(path, file), n
+
+
+def _each(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    with file, _errors_of(path):
+        while line := file.readline(_MOST):
+            if len(line) == _MOST:
+                raise UsageError(f"{path}: a line is larger than {_MOST >> 30} GiB; no context holds that")
+            yield line
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except IsADirectoryError as error:
         raise UsageError(f"{path}: it is a folder") from error
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
-    return file, n
+        raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
 def parse(data: bytes, number: int, usual: Request) -> Line:
@@ -119,6 +135,8 @@ def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
     if found.pop("method", "POST") != "POST":
         raise UsageError("method: POST is wanted")
     url = _text("url", found.pop("url", "/v1/chat/completions"))
+    if body.get("logprobs") is True and "top_logprobs" in body:
+        body["logprobs"] = body.pop("top_logprobs")
     if not url.endswith("/completions"):
         raise UsageError(f"url: {printable(url, 80)} is not for completions")
     _refuse_unknown(found, ("custom_id", "method", "url", "body"))
@@ -231,11 +249,26 @@ def _whole(name: str, value: Any) -> int:
     return int(number)
 
 
+def _seed(name: str, value: Any) -> int | None:
+    number = _whole(name, value)
+    return None if number == -1 else number
+
+
 def _limit(name: str, value: Any) -> int | None:
     number = _whole(name, value)
     if number < -1:
         raise UsageError(f"{name}: 0 or more is wanted, or -1 for no limit, not {number}")
     return None if number == -1 else number
+
+
+def _logprobs(name: str, value: Any) -> int | None:
+    """How many tokens to name at each place. OpenAI's `true` asks for the answer's own."""
+    if isinstance(value, bool):
+        return 0 if value else None
+    number = _whole(name, value)
+    if not 0 <= number <= 1000:
+        raise UsageError(f"{name}: between 0 and 1000 is wanted, not {number}")
+    return number
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
@@ -288,6 +321,7 @@ _KINDS: dict[type, _Reader] = {float: _number, int: _whole, type(None): _whole, 
 #: Key → where it goes: a field of the request, or a sampling value; and how it is read. A further option is a row here.
 _TABLE: dict[str, tuple[str, str, _Reader]] = {
     **{field.name: ("sampling", field.name, _KINDS[type(field.default)]) for field in fields(Sampling)},
+    "seed": ("sampling", "seed", _seed),
     "samplers": ("sampling", "samplers", _samplers),
     "logit_bias": ("sampling", "logit_bias", _biases),
     "temperature": ("sampling", "temp", _number),
@@ -296,6 +330,7 @@ _TABLE: dict[str, tuple[str, str, _Reader]] = {
     "n_predict": ("request", "max_tokens", _limit),
     "stop": ("request", "stops", _texts),
     **dict.fromkeys(shapes.KEYS, ("request", "shape", _shape)),
+    "logprobs": ("request", "logprobs", _logprobs),
     "system": ("request", "system", _text),
     "think": ("request", "think", _switch),
     "reasoning_effort": ("request", "think", _effort),

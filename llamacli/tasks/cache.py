@@ -41,6 +41,12 @@ def stored() -> list[Stored]:
     return [_stored(entry, time.time()) for entry in prompt_files.entries(root())]
 
 
+def model_called(text: str) -> Path | None:
+    """The model of stored prompts that has this name or path, though its file may be gone; None for none."""
+    models = {Path(entry.model) for entry in prompt_files.entries(root()) if entry.model}
+    return next((path for path in models if name(path) == text or path == Path(text).absolute()), None)
+
+
 def clear(*, model: Path | None = None, older_than: float | None = None) -> list[Stored]:
     """Remove stored prompts: of this model's file, unused for so many seconds; all without either. Those removed."""
     now = time.time()

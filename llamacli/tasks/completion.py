@@ -151,8 +151,13 @@ def _choice(index: int, end: Finish, text: bytes, thoughts: bytes | None, *, log
         seed=end.seed,
         completion_tokens=end.stats.completion_tokens,
         whole=end.whole,
-        logprobs=tuple(map(_token, end.logprobs)) if logprobs and shown else None,
+        logprobs=shown_tokens(end) if logprobs and shown else None,
     )
+
+
+def shown_tokens(end: Finish) -> tuple[Token, ...]:
+    """Those of an answer, where their probabilities were asked for."""
+    return tuple(map(_token, end.logprobs))
 
 
 def _token(token: TokenLogprob) -> Token:
@@ -168,16 +173,16 @@ def _completion(
     started: Started, choices: tuple[Choice, ...], ends: Mapping[int, Finish], weights: tuple[Weight, ...] | None
 ) -> Completion:
     first, stats = choices[0], [end.stats for end in ends.values()]
-    tokens = sum(s.completion_tokens for s in stats)
+    n_tokens = sum(s.completion_tokens for s in stats)
     prompt = max(s.prompt_seconds for s in stats)
     generation = max(s.generation_seconds for s in stats)
-    decodes = sum(s.decodes for s in stats) if len(stats) == 1 else max(tokens - len(stats), 0)
+    decodes = sum(s.decodes for s in stats) if len(stats) == 1 else max(n_tokens - len(stats), 0)
     return Completion(
         model=started.model,
         mode=started.mode,
         prompt_tokens=started.n_prompt,
         cached_tokens=started.n_prompt - max(s.evaluated_tokens for s in stats),
-        completion_tokens=tokens,
+        completion_tokens=n_tokens,
         text=first.text,
         reasoning=first.reasoning,
         finish_reason=first.finish_reason,

@@ -12,8 +12,8 @@ from llamacli.errors import UsageError
 from llamacli.tasks import schema_dsl
 from llamacli.tasks.prompt import decode, read_file
 
-#: What a line of a batch may say.
-KEYS = ("schema", "choices", "regex", "grammar")
+#: What a line of a batch may say; the last is OpenAI's.
+KEYS = ("schema", "choices", "regex", "grammar", "response_format")
 
 
 def read(option: str, value: str | Path) -> Shape:
@@ -61,6 +61,8 @@ def _schema(text: str, name: str) -> Shape:
 
 def of_line(key: str, value: object) -> Shape:
     """The shape that a line of a batch gives by one of KEYS, never from a file. Raises UsageError."""
+    if key == "response_format":
+        return _response_format(key, value)
     if key == "schema" and isinstance(value, (dict, bool)):
         return Shape("schema", json.dumps(value, ensure_ascii=False), key)
     if key == "choices":
@@ -75,6 +77,16 @@ def of_line(key: str, value: object) -> Shape:
     if key == "schema":
         return _schema(value, key)
     return Shape("regex" if key == "regex" else "grammar", value, key)
+
+
+def _response_format(key: str, value: object) -> Shape:
+    """{"type": "json_schema", "json_schema": {"schema": {…}}}, or {"type": "json_object"}"""
+    match value:
+        case {"type": "json_object"}:
+            return Shape("schema", '{"type": "object"}', key)
+        case {"type": "json_schema", "json_schema": {"schema": dict() as schema}}:
+            return Shape("schema", json.dumps(schema, ensure_ascii=False), key)
+    raise UsageError(f"{key}: json_schema with its schema, or json_object, is wanted")
 
 
 def _many(one: Shape) -> Shape:

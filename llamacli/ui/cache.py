@@ -12,7 +12,8 @@ from llamacli.ui.output import Output
 from llamacli.units import age, size
 
 
-def show(stored: Sequence[Stored], output: Output) -> None:
+def show(stored: Sequence[Stored], output: Output, *, gone: bool = False) -> None:
+    """`gone`: they were removed."""
     if output.mode == "json":
         output.document([{**dataclasses.asdict(each), "used": exact(each.used)} for each in stored])
     elif output.mode == "plain":
@@ -24,4 +25,5 @@ def show(stored: Sequence[Stored], output: Output) -> None:
         ]
         total = size(sum(each.size for each in stored))
         columns.show(("tokens", "size", "unused for", "model"), shown, output, right=("tokens", "size", "unused for"))
-        output.text(f"{len(stored)} prompts, {total}\n".encode())
+        prompts = f"{len(stored)} prompt{'' if len(stored) == 1 else 's'}, {total}"
+        output.text(f"{prompts}{' removed' if gone else ''}\n".encode())

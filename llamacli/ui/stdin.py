@@ -51,14 +51,19 @@ def raw_lines() -> Iterator[bytes]:
     except (OSError, ValueError):  # a stream of Python's own, as tests put there
         yield from sys.stdin.buffer
         return
+    if os.isatty(fd):
+        note("reading prompts from the terminal, one a line… (Ctrl-D ends them)", style="dim")
     held: list[bytes] = []
+    n_held = 0
     while part := _some(fd):
         *whole, rest = part.split(b"\n")
         for line in whole:
             yield b"".join([*held, line, b"\n"])
             held.clear()
+            n_held = 0
         held.append(rest)
-        if sum(map(len, held)) > MOST:
+        n_held += len(rest)
+        if n_held > MOST:
             raise UsageError(f"a line of standard input is larger than {MOST >> 30} GiB; no context holds that")
     if held:
         yield b"".join(held)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,41 @@ def test_a_shape_that_no_line_could_have_ends_it_before(cli: Cli, ten: Path) -> 
     assert done.stderr == b'error: --schema: at the top: "uniqueItems" is not supported\n'
 
 
+def test_logprobs_are_those_of_complete(cli: Cli, tmp_path: Path) -> None:
+    question = "What is 7 plus 8?"
+    lines = [{"prompt": question, "logprobs": 2}, {"prompt": question}, {"prompt": "Tell me a story.", "logprobs": 0}]
+    found = records(cli("batch", write(tmp_path / "in", lines), *SHORT).stdout)
+    alone = json.loads(cli("complete", question, *SHORT, "--json", "--no-stdin", "--logprobs", 2).stdout)
+    assert [token["token"] for token in found[0]["logprobs"]] == [token["token"] for token in alone["logprobs"]]
+    for token, other in zip(found[0]["logprobs"], alone["logprobs"], strict=True):
+        assert token["logprob"] == pytest.approx(other["logprob"], abs=0.02)
+        assert [*token] == [*other]
+        assert len(token["top_logprobs"]) == 2
+    assert "logprobs" not in found[1]
+    assert "".join(token["token"] for token in found[2]["logprobs"]) == found[2]["text"]
+    done = cli("batch", write(tmp_path / "in", [{"prompt": question}]), *SHORT, "--logprobs", "1")
+    assert len(records(done.stdout)[0]["logprobs"][0]["top_logprobs"]) == 1
+
+
+def test_a_preset_takes_the_text_of_each_line(cli: Cli, tmp_path: Path) -> None:
+    env = {"LLAMACLI_HOME": str(tmp_path / "home")}
+    asked = "$input Is this review $one or negative?"
+    cli("complete", asked, "--save", "review", env=env)
+    (folder,) = (tmp_path / "home").rglob("presets")
+    (folder / "review.toml").write_text(f'prompt = "{asked}"\ntemp = 0\n[defaults]\none = "good"\n')
+    reviews = ["The soup was cold.", "The bed is not comfortable, but we had a great time."]
+    lines = [{"prompt": review} for review in reviews]
+    path, out = write(tmp_path / "in", [*lines, {**lines[0], "system": "Be brief."}]), tmp_path / "out"
+    command = ("batch", path, "--preset", "review", "-m", "tiny", "-t", 1, "-o", out)
+    command = (*command, "--choices", "positive,negative")
+    assert cli(*command, "--var", "one=positive", env=env).returncode == 0
+    assert [record["text"] for record in records(out)][:2] == ["negative", "positive"]
+    done = cli(*command, env=env)
+    assert (done.returncode, b"answers of another run" in done.stderr) == (2, True)
+    done = cli(*command, "--var", "two=x", env=env)
+    assert (done.returncode, b"two" in done.stderr) == (2, True)
+
+
 def test_raw_continues(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "in", ['"Once upon a time"'])
     found = records(cli("batch", path, *SHORT, "--raw").stdout)
@@ -223,14 +259,15 @@ def test_what_is_there_is_not_done_again(cli: Cli, ten: Path, tmp_path: Path) ->
     assert len(records(out)) == 11
 
 
-@pytest.mark.parametrize("change", [("--temp", "0.5"), ("-n", "5"), ("-s", "Hi"), ("--seed", "3"), ("-m", "copy")])
-def test_another_run_is_refused(cli: Cli, bare: Path, ten: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["--temp 0.5", "-n 5", "-s Hi", "--seed 3", "-m copy", "--hidethinking", "--partial", "--logprobs"],
+)
+def test_another_run_is_refused(cli: Cli, bare: Path, ten: Path, tmp_path: Path, change: str) -> None:
     out = tmp_path / "out.jsonl"
     cli("batch", ten, *SHORT, "-o", out)
     before = out.read_bytes()
-    if change[0] == "-m":
-        change = ("-m", str(bare))
-    done = cli("batch", ten, *SHORT, *change, "-o", out)
+    done = cli("batch", ten, *SHORT, *change.replace("copy", str(bare)).split(), "-o", out)
     assert done.returncode == 2
     assert "answers of another run" in done.stderr.decode()
     assert out.read_bytes() == before
@@ -262,6 +299,170 @@ def test_input_and_output_must_differ(cli: Cli, ten: Path) -> None:
     done = cli("batch", ten, *SHORT, "-o", ten)
     assert (done.returncode, b"both input and output" in done.stderr) == (2, True)
     assert ten.read_bytes() == before
+
+
+def test_an_id_that_comes_twice_is_found_by_whoever_goes_on_too(cli: Cli, tmp_path: Path) -> None:
+    lines = [{"prompt": "Hello", "id": "a"}, {"promt": "", "id": "b"}, {"prompt": "Hello", "id": "a"}, {"id": "b"}]
+    path, out = write(tmp_path / "in", [*lines, {"prompt": "Hello", "id": "b"}]), tmp_path / "out"
+    assert cli("batch", path, *SHORT, "-o", out).returncode == 12
+    whole = out.read_bytes()
+    for n in (1, 3):  # killed after so many
+        out.write_bytes(b"".join(whole.splitlines(True)[:n]))
+        done = cli("batch", path, *SHORT, "-o", out)
+        assert (done.returncode, out.read_bytes()) == (12, whole)
+        assert done.stderr.startswith(b"error: 4 of 5 lines failed")
+    assert [record["error"]["message"] for record in records(out)[2::2]] == [
+        f'id "{id}": line {line} has the same' for id, line in (("a", 1), ("b", 2))
+    ]
+
+
+def test_lines_that_the_input_has_no_longer_are_mentioned(cli: Cli, tmp_path: Path) -> None:
+    path, out = write(tmp_path / "in", ['"Hello"'] * 3), tmp_path / "out"
+    cli("batch", path, *SHORT, "-o", out)
+    before = out.read_bytes()
+    write(path, ['"Hello"'])
+    done = cli("batch", path, *SHORT, "-o", out)
+    assert (done.returncode, out.read_bytes()) == (0, before)
+    assert done.stderr.decode() == f"warning: {out} has answers to 2 lines that the input has no longer\n"
+
+
+def test_one_process_at_a_time_writes_a_file(cli: Cli, ten: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with started("-", *SHORT, "-o", out, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'"Hello"\n')
+        process.stdin.flush()
+        while not out.exists() or not out.read_bytes().endswith(b"\n"):
+            assert process.poll() is None
+        done = cli("batch", ten, *SHORT, "-o", out)
+        assert (done.returncode, b"another process is writing it" in done.stderr) == (2, True)
+        process.stdin.close()
+        assert process.wait() == 0
+    assert len(records(out)) == 1
+
+
+def test_a_full_disk_ends_it_and_is_gone_on_with(cli: Cli, ten: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); "
+        "from llamacli.__main__ import run; run()"
+    )
+    command = [sys.executable, "-c", limited, "batch", *map(str, (ten, *SHORT, "-o", out))]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.decode()) == (9, f"error: {out}: File too large\n")
+    assert len(out.read_bytes()) == 900
+    assert cli("batch", ten, *SHORT, "-o", out).returncode == 0
+    assert [record["line"] for record in records(out)] == [*range(1, 11)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_standard_output(ten: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "llamacli", "batch", *map(str, (ten, *SHORT))]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (9, b"error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("more", [(), ("-o", "/dev/stdout"), ("-o", "-")])
+def test_a_closed_pipe_ends_it_as_the_shell_expects(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with started(write(tmp_path / "in", ['"Hello"'] * 2000), *SHORT, *more) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["line"] == 1
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.wait(), process.stderr.read()) == (-signal.SIGPIPE, b"")
+
+
+def test_records_that_only_pass_through_a_file_come_in_order(cli: Cli, ten: Path, tmp_path: Path) -> None:
+    for name in ("-", "/dev/stdout"):
+        done = cli("batch", ten, *SHORT, "-o", name, cwd=tmp_path)
+        assert [record["line"] for record in records(done.stdout)] == [*range(1, 11)]
+    assert [path.name for path in tmp_path.iterdir()] == ["ten.jsonl"]
+
+
+# --- input ------------------------------------------------------------------------------------------------------------
+
+
+def test_input_of_all_kinds(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b'\xef\xbb\xbf"Hello"\r\n\r\n \t\n{"prompt": "Hello"}\r\n"\xff"\n"\x00"\n"Hello"')
+    done = cli("batch", path, *SHORT)
+    assert (done.returncode, done.stderr) == (12, b"error: 2 of 5 lines failed\n")
+    found = records(done.stdout)
+    assert [record["line"] for record in found] == [1, 4, 5, 6, 7]
+    assert found[0]["text"] == found[1]["text"] == found[4]["text"]
+    assert [record["error"]["message"] for record in found[2:4]] == [
+        "no UTF-8: byte 0xff at offset 1",
+        "no JSON: Invalid control character at, column 2",
+    ]
+
+
+def test_a_huge_line_is_an_error_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "in", ['"Hello"', json.dumps("word " * 4_000_000), '"Hello"'])
+    found = records(cli("batch", path, *SHORT).stdout)
+    assert found[1]["error"]["code"] == 8
+    assert found[0]["text"] == found[2]["text"]
+
+
+def test_no_lines_are_no_records(cli: Cli, tmp_path: Path) -> None:
+    path, out = tmp_path / "in", tmp_path / "out"
+    for data, more in ((b"", ()), (b"\n \n", ("-o", out))):
+        path.write_bytes(data)
+        done = cli("batch", path, *SHORT, *more)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert out.read_bytes() == b""
+
+
+def test_input_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
+    done = cli("batch", tmp_path / "none", *SHORT)
+    assert (done.returncode, done.stderr.decode()) == (2, f"error: {tmp_path}/none: no such file\n")
+    done = cli("batch", tmp_path, *SHORT)
+    assert (done.returncode, done.stderr.decode()) == (2, f"error: {tmp_path}: it is a folder\n")
+    if os.path.exists("/proc/self/mem"):
+        done = cli("batch", "/proc/self/mem", *SHORT)
+        assert (done.returncode, done.stderr) == (9, b"error: /proc/self/mem: Input/output error\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_named_pipe_that_stays_open(tmp_path: Path) -> None:
+    """What comes is answered; Ctrl-C ends the wait."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with started(path, *SHORT) as process, path.open("wb", buffering=0) as pipe:
+        assert process.stdout is not None
+        for line in (1, 2):
+            pipe.write(b'"Hello"\n')
+            assert json.loads(process.stdout.readline())["line"] == line
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert (process.wait(), process.stderr.read()) == (-signal.SIGINT, b"")
+
+
+def test_a_seed_of_minus_one_is_drawn(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "in", [{"prompt": "Hello", "seed": -1}] * 2)
+    one, other = records(cli("batch", path, *SHORT).stdout)
+    assert 0 <= one["seed"] != other["seed"] >= 0
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_lines(tmp_path: Path, stories: Path) -> None:
+    """Neither memory nor time grow faster than the lines."""
+    path, peaks, times = tmp_path / "in", [], []
+    script = (
+        "import resource, sys, os; from llamacli import __main__ as m\n"
+        "try:\n m.main()\nexcept SystemExit as end:\n"
+        " sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)); os._exit(end.code or 0)"
+    )
+    for n in (10_000, 100_000):
+        path.write_text('{"prompt": "Hello", "max_tokens": 1}\n' * n)
+        began = time.monotonic()
+        command = [sys.executable, "-c", script, "batch", str(path), "-m", str(stories), "-o", str(tmp_path / str(n))]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=600)
+        times.append(time.monotonic() - began)
+        peaks.append(int(done.stderr) / 1024)
+    print("seconds:", times, "MiB:", peaks)
+    assert times[1] < 15 * times[0]
+    assert peaks[1] - peaks[0] < 100
 
 
 def killed_at_random(path: Path, out: Path, n_lines: int, rng: random.Random, *more: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -150,6 +151,11 @@ def test_ls_and_clear(cli: Cli, env: dict[str, str], bare: Path) -> None:
     gone = json.loads(cli("cache", "clear", "--older-than", "7d", "--json", env=env).stdout)
     assert [each["model"] for each in gone] == [str(bare)]
     assert cli("cache", "clear", "tiny", env=env).stdout.count(b"\n") == 2
+    gone = Path(shutil.copy(bare, bare.with_name("gone.gguf")))
+    asked(env, "Who was it?", "-m", gone)
+    gone.unlink()
+    assert cli("cache", "clear", gone, env=env).stdout.count(b"\n") == 2
+    assert cli("cache", "clear", gone, env=env).returncode == 3
     assert files(env) == []
     assert cli("cache", "ls", env=env).stdout == b"model\ttokens\tsize\tage\tpath\n"
 

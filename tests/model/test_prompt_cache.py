@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from make_gguf import write_llama, write_lora, write_mamba
 from llamacli.builtin import TINY
 from llamacli.engine import prompt_cache
 from llamacli.engine.context import Context
+from llamacli.engine.fingerprint import fingerprint
 from llamacli.engine.model import Model
 from llamacli.engine.native import C
 from llamacli.engine.prompt_cache import PromptCache, reuse
@@ -110,12 +113,28 @@ def test_a_changed_model_is_another_cache(root: Path, file: Path, tmp_path: Path
         os.replace(copy, file)
         return read(root, model)[0]
 
-    assert changed(None, status.st_mtime_ns) > 0  # nothing changed
+    assert read(root, model)[0] > 0  # nothing changed
     assert changed(None, status.st_mtime_ns + 1) == 0  # as new as a nanosecond
+    assert changed(None, status.st_mtime_ns) == 0  # put there at another time, whatever the file says
     header = data.index(b"Lumi") if b"Lumi" in data else 5000
     assert changed(header, status.st_mtime_ns) == 0  # in the header, at the same time
     assert changed(len(data) - 7, status.st_mtime_ns) == 0  # in the weights that are looked at
-    assert changed(None, status.st_mtime_ns) > 0
+
+
+def test_a_byte_that_is_changed_in_place_is_another_cache_whatever_the_clock_says(root: Path, file: Path) -> None:
+    """One that no sample meets, with the time of the last change put back: what a person can do at most."""
+    with file.open("ab") as grown:  # tensors do not reach here, and 64 samples of 64 KiB leave most of it out
+        grown.truncate(64 << 20)
+    model, status = ModelOptions(file), file.stat()
+    read(root, model)
+    assert read(root, model)[0] > 0
+    sampled = fingerprint(file)
+    with file.open("r+b") as changed:
+        changed.seek((33 << 20) + (400 << 10))
+        changed.write(b"x")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint(file) == sampled
+    assert read(root, model)[0] == 0
 
 
 def test_a_model_that_is_replaced_while_it_is_open_is_not_stored(root: Path, file: Path, tmp_path: Path) -> None:
@@ -151,6 +170,40 @@ def test_a_rebuilt_library_is_another_cache(
     changed.unlink()
     changed.write_bytes(b"another build")
     assert read(root, ModelOptions(file))[0] == 0
+
+
+def test_a_library_from_another_folder_is_another_cache(tmp_path: Path) -> None:
+    """LLAMA_CPP_LIB_PATH is the bindings' own variable."""
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    for path in prompt_cache._library():
+        (folder / path.name).symlink_to(path)
+    script = "from llamacli.engine import prompt_cache\nprint(*prompt_cache._library(), sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "LLAMA_CPP_LIB_PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [str(path) for path in sorted(folder.iterdir())]
+
+
+def test_a_context_that_grew_over_the_border_of_long_factors_is_not_kept(
+    root: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat's context grows; where positions are then turned otherwise, it holds both."""
+    cache = PromptCache(root, None, [file])
+    monkeypatch.setattr(prompt_cache, "_turns", lambda model, options: options.n_ctx > 256)
+    with Model(ModelOptions(file)) as model, Context(model, USUAL) as context:
+        tokens = model.tokenize(TEXT)
+        cache.fill(context, tokens)
+        root.mkdir()
+        cache.fill(context, tokens)
+        context.evaluate(tokens)
+        context.resize(512)
+        cache.keep(context, len(tokens), len(tokens), 1.0)
+    assert list(root.iterdir()) == []
 
 
 def test_loras_and_their_scales_are_another_cache(root: Path, file: Path, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,13 +84,59 @@ def test_any_damage_is_a_miss(folder: Path) -> None:
     for n in range(0, len(whole), 7):
         file.write_bytes(whole[:n])
         assert load(file) is None
-        find(folder, [1, 2, 3], 1)
     file.write_bytes(whole + b"more")
     assert load(file) is None
     file.write_bytes(whole)
     assert load(file) is not None
     file.unlink()
     assert load(file) is None
+
+
+@pytest.mark.parametrize("left", [b"", b"junk", b"llamacli prompt 1\n" + b"\xff" * 40])
+def test_one_without_a_head_does_not_stand_in_the_way(folder: Path, left: bytes) -> None:
+    """As a machine leaves it that loses its power: the name is there, the bytes are not."""
+    put(folder, [1, 2, 3])
+    (file,) = folder.iterdir()
+    file.write_bytes(left)
+    assert find(folder, [1, 2, 3], 1) is None
+    assert not file.exists()
+    file.write_bytes(left)
+    assert put(folder, [1, 2, 3])
+    assert load(file) is not None
+
+
+def test_what_a_killed_process_left_is_not_in_the_way(folder: Path) -> None:
+    put(folder, [1, 2, 3])
+    (file,) = folder.iterdir()
+    file.rename(file.with_name(f"{file.stem}.{os.getpid()}.part"))  # in a container the next one has the same number
+    assert put(folder, [1, 2, 3])
+    assert load(file) is not None
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_leaves_nothing(folder: Path, signum: int) -> None:
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from llamacli import signals\n"
+        "from llamacli.engine import prompt_files\n"
+        "signals.install()\n"
+        f"prompt_files.os.replace = lambda a, b: (print(a.exists(), flush=True), os.kill(os.getpid(), {signum:d}))\n"
+        "prompt_files.store(Path(sys.argv[1]), [1, 2], b'x' * 100, model='m', limit=1 << 30)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signum, b"True\n")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_goes_meanwhile_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `cache clear` of another process."""
+    put(folder, [1, 2])
+    before = prompt_files._free
+    monkeypatch.setattr(prompt_files, "_free", lambda path: (remove(folder.parent, entries(folder.parent)), 1 << 40)[1])
+    assert not put(folder, [1, 3])
+    monkeypatch.setattr(prompt_files, "_free", before)
+    assert put(folder, [1, 3])
 
 
 def test_the_oldest_used_goes(folder: Path) -> None:
@@ -128,6 +177,17 @@ def test_a_file_in_the_place_of_the_folder_is_no_error(tmp_path: Path) -> None:
     assert not put(tmp_path / "prompts" / "a", [1, 2])
     assert find(tmp_path / "prompts" / "a", [1, 2], 1) is None
     assert entries(tmp_path / "prompts") == []
+
+
+def test_what_was_being_written_goes_with_the_last_one(folder: Path) -> None:
+    put(folder, [1, 2])
+    put(folder, [2, 2])
+    (folder / "x.1.part").touch()
+    first, second = entries(folder.parent)
+    remove(folder.parent, [first])
+    assert (folder / "x.1.part").exists()
+    remove(folder.parent, [second])
+    assert not folder.exists()
 
 
 def test_listing_and_removing(folder: Path) -> None:

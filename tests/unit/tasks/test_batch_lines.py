@@ -52,6 +52,25 @@ def test_openai_form() -> None:
     ] == ((5, -100.0),)
 
 
+def test_the_formats_of_openai_are_shapes() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    assert json.loads(read({"prompt": "a", "response_format": form}).request.shape.source) == schema
+    form = {"type": "json_object"}
+    assert read({"prompt": "a", "response_format": form}).request.shape.source == '{"type": "object"}'
+
+
+def test_logprobs_in_both_of_openais_ways() -> None:
+    assert read({"prompt": "a", "logprobs": True}).request.logprobs == 0
+    assert read({"prompt": "a", "logprobs": False}).request.logprobs is None
+    assert read({"prompt": "a", "logprobs": 3}).request.logprobs == 3
+    assert read({"body": {"prompt": "a", "logprobs": True, "top_logprobs": 3}}).request.logprobs == 3
+
+
+def test_a_seed_of_minus_one_is_to_be_drawn() -> None:
+    assert read({"prompt": "a", "seed": -1}).request.sampling == {"temp": 0.5, "seed": None}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -71,6 +90,8 @@ def test_openai_form() -> None:
         ({"prompt": "a", "max_tokens": True}, r"max_tokens: a number is wanted, not true"),
         ({"prompt": "a", "max_tokens": -5}, r"max_tokens: 0 or more"),
         ({"prompt": "a", "seed": 1e300}, r"seed: a whole number"),
+        ({"prompt": "a", "logprobs": -1}, r"logprobs: between 0 and 1000"),
+        ({"prompt": "a", "response_format": {"type": "xml"}}, r"response_format: json_schema with its schema, or"),
         ({"prompt": "a", "stop": 3}, r"stop: a text is wanted, not 3"),
         ({"prompt": "a", "samplers": "top_k;nonsense"}, r"no sampler nonsense"),
         ({"prompt": "a", "logit_bias": [1, 2]}, r"logit_bias: an object"),
