@@ -96,9 +96,11 @@ class Context:
     def resize(self, n_ctx: int) -> None:
         """A context of n_ctx tokens that holds the same ones; nothing is computed again.
 
-        Raises OutOfMemory where there is no room for it; the context is then as it was.
+        Where the model turns positions in another way in a context of that size, it is empty. Raises OutOfMemory where
+        there is no room for it; the context is then as it was.
         """
         state, tokens = self.state(), [*self.tokens]
+        long = self.model.turns_long(self.n_ctx)
         before = self.options
         self.close()
         try:
@@ -107,8 +109,11 @@ class Context:
             self._open(before)
             raise
         finally:
-            if self.handle:  # where they do not fit, they are evaluated again when they are needed
+            # Where they do not fit, they are evaluated again when they are needed.
+            if self.handle and self.model.turns_long(self.n_ctx) == long:
                 self.restore(state, tokens)
+            elif self.handle:
+                self.clear()
 
     def state(self) -> Any:
         """The KV cache of sequence 0, as bytes."""

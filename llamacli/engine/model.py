@@ -296,6 +296,13 @@ class Model:
     def adds_eos(self) -> bool:
         return bool(C.llama_vocab_get_add_eos(self.vocab))
 
+    def turns_long(self, n_ctx: int) -> bool:
+        """Whether a context of this size turns positions by the factors for long texts, which some models have beside
+        those for short ones: what was evaluated with the others is of no use there.
+        """
+        original = self.header.hparam("rope.scaling.original_context_length")
+        return isinstance(original, int) and n_ctx > original
+
     @property
     def writes_text(self) -> bool:
         """False for encoders (embeddings, reranking) and for encoder-decoders, which this engine does not drive."""

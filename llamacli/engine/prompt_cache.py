@@ -53,7 +53,7 @@ class PromptCache:
         """
         self._root, self._limit, self._paths = root, limit, tuple(paths)
         self._identity = identity(self._paths)
-        self._folder: tuple[bool, Path] | None = None  # and how positions are turned there
+        self._folders: dict[bool, Path] = {}  # by how positions are turned there
 
     def planned(self, model: Model, options: ContextOptions, tokens: Sequence[int]) -> ContextOptions:
         """The options of a context that can be filled: what is stored may be longer than the prompt that it begins."""
@@ -61,7 +61,7 @@ class PromptCache:
         if found is None or found.n_tokens <= options.n_ctx:
             return options
         larger = replace(options, n_ctx=found.n_tokens)
-        return larger if _turns(model, larger) == _turns(model, options) else options
+        return larger if model.turns_long(larger.n_ctx) == model.turns_long(options.n_ctx) else options
 
     def fill(self, context: Context, tokens: Sequence[int]) -> None:
         """Let an empty context hold what is stored of a prompt, if that spares more than a moment."""
@@ -95,15 +95,13 @@ class PromptCache:
         return n_tokens > _LEAST and n_tokens * model.header.file_size > _QUICK and not recurrent
 
     def _of(self, model: Model, options: ContextOptions) -> Path | None:
-        """The folder for such contexts; None where the model's file is another one by now, or positions are turned in
-        another way than before: a chat's context that has grown over that border holds both.
-        """
+        """The folder for such contexts; None where the model's file is another one by now."""
         if self._identity is None or identity(self._paths) != self._identity:
             return None
-        turns = _turns(model, options)
-        if self._folder is None:
-            self._folder = turns, self._root / prompt_files.key(self._parts(model, options))
-        return self._folder[1] if self._folder[0] == turns else None
+        long = model.turns_long(options.n_ctx)
+        if long not in self._folders:
+            self._folders[long] = self._root / prompt_files.key(self._parts(model, options))
+        return self._folders[long]
 
     def _parts(self, model: Model, options: ContextOptions) -> dict[str, Any]:
         """All that the numbers depend on: every option but those that are known not to matter."""
@@ -116,15 +114,9 @@ class PromptCache:
             "files": [self._identity, fingerprint(*self._paths, head=model.header.data_offset)],
             "options": of_model,
             "context": of_context,
-            "turns": _turns(model, options),
+            "long": model.turns_long(options.n_ctx),
             "library": [metadata.version("llama-cpp-python"), identity(_library())],
         }
-
-
-def _turns(model: Model, options: ContextOptions) -> bool:
-    """Whether positions are turned by the factors for long contexts, which some models have beside those for short."""
-    original = model.header.hparam("rope.scaling.original_context_length")
-    return isinstance(original, int) and options.n_ctx > original
 
 
 def _library() -> list[Path]:

@@ -189,21 +189,26 @@ def test_a_library_from_another_folder_is_another_cache(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [str(path) for path in sorted(folder.iterdir())]
 
 
-def test_a_context_that_grew_over_the_border_of_long_factors_is_not_kept(
+def test_a_context_that_grows_over_the_border_of_long_factors_begins_anew(
     root: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chat's context grows; where positions are then turned otherwise, it holds both."""
+    """What was turned by the factors for short texts is neither gone on with there nor stored."""
     cache = PromptCache(root, None, [file])
-    monkeypatch.setattr(prompt_cache, "_turns", lambda model, options: options.n_ctx > 256)
+    monkeypatch.setattr(Model, "turns_long", lambda _, n_ctx: n_ctx > 256)
     with Model(ModelOptions(file)) as model, Context(model, USUAL) as context:
         tokens = model.tokenize(TEXT)
-        cache.fill(context, tokens)
         root.mkdir()
         cache.fill(context, tokens)
         context.evaluate(tokens)
         context.resize(512)
+        assert context.tokens == []
         cache.keep(context, len(tokens), len(tokens), 1.0)
-    assert list(root.iterdir()) == []
+        assert list(root.iterdir()) == []
+        context.evaluate(tokens)
+        context.resize(600)
+        assert context.tokens == tokens
+        cache.keep(context, len(tokens), len(tokens), 1.0)
+        assert len(list(root.iterdir())) == 1
 
 
 def test_loras_and_their_scales_are_another_cache(root: Path, file: Path, tmp_path: Path) -> None:
