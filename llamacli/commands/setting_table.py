@@ -65,15 +65,21 @@ def fix(ctx: typer.Context, params: list[Any], values: dict[str, Value] | None =
 @functools.cache
 def table() -> dict[str, Setting]:
     """All settings, in the order of `complete --help`. About 15 ms: it makes all options."""
+    return own(params())
+
+
+@functools.cache
+def params() -> list[Any]:
+    """The options that all settings are."""
     import typer.main
 
     from llamacli.commands.every_setting import every_setting
 
     made = typer.Typer(add_completion=False)
     made.command()(every_setting)
-    params = typer.main.get_command(made).params
-    claim(params)
-    return own(params)
+    found = typer.main.get_command(made).params
+    claim(found)
+    return found
 
 
 @functools.cache
