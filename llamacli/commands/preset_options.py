@@ -89,6 +89,10 @@ class PresetFlags(Flags):
         filled = presets.fill(preset, answers.system if theirs else None, given, spoken, join=join)
         return filled if theirs else dataclasses.replace(filled, system=own)
 
+    def gives_way(self, name: str, *others: str) -> bool:
+        """Whether an option is the preset's, and one was typed that excludes it."""
+        return self.sources.get(name) == "preset" and any(map(self.typed, others))
+
     @property
     def _read(self) -> Preset | None:
         return cast("Preset | None", self.preset)
