@@ -64,6 +64,8 @@ def test_what_a_schema_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(UsageError, match="no such file"):
             shapes.schema(missing)
     assert json.loads(shapes.schema("where: home/work").source)["required"] == ["where"]
+    assert json.loads(shapes.schema("false_alarms int, truth").source)["required"] == ["false_alarms", "truth"]
+    assert shapes.schema("true").source == "true"
 
 
 def test_many_of_them_keep_their_references() -> None:
