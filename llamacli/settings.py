@@ -24,11 +24,12 @@ FILE = "config.toml"
 #: Where a command's context keeps what its options are fixed by: in `meta`, parameter → an `Origin`.
 ORIGINS = "llamacli.origins"
 #: Variables that are no settings.
-OTHERS = ("HOME", "DEBUG", "SHARED")
+OTHERS = ("HOME", "DEBUG", "SHARED", "NO_GUARD")
 
 Kind = Literal["text", "whole", "number", "switch", "texts"]
 Origin = Literal["preset", "environment", "file", "default"]
 
+_PREFIX = "LLAMACLI_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXPECTED: dict[Kind, str] = {
     "text": "a text",
@@ -58,7 +59,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        return f"LLAMACLI_{self.name.upper()}"
+        return _PREFIX + self.name.upper()
 
     def fitting(self, value: Any) -> Any:
         """A value of a file, as it is used. Raises ValueError with what is wrong, to stand after the name."""
@@ -133,9 +134,10 @@ def path() -> Path:
 def read(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
     """What file and environment say of the settings `wanted`. `whole` gives all settings, for names not among these.
 
-    Raises UsageError for a mistake in the file, or in a variable of those, StorageError for a file that cannot be read.
+    Raises UsageError for a mistake in the file, in a variable of those, or in a variable's name; StorageError for a
+    file that cannot be read.
     """
-    return {**of_file(wanted, whole), **of_environment(wanted)}
+    return {**of_file(wanted, whole), **of_environment(wanted, whole)}
 
 
 def of_file(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
@@ -164,9 +166,13 @@ def checked(file: TomlFile, table: Mapping[str, Any], wanted: Table, whole: Call
     return found
 
 
-def of_environment(wanted: Table) -> dict[str, Value]:
-    """An empty variable is none."""
+def of_environment(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
+    """An empty variable is none. One that nearly has a setting's name is a slip; others may be somebody's own."""
     found = {}
+    for name in _unknown(wanted) and unknown_variables(whole()):  # all settings are made where it matters only
+        near = meant(name.removeprefix(_PREFIX), whole(), "{}")
+        if near and os.environ[name]:
+            raise UsageError(f"{name}: no such setting; did you mean {_PREFIX}{near.upper()}?")
     for name, setting in wanted.items():
         if text := os.environ.get(setting.variable):
             try:
@@ -179,8 +185,12 @@ def of_environment(wanted: Table) -> dict[str, Value]:
 
 def unknown_variables(table: Table) -> list[str]:
     """The names of LLAMACLI_* variables that mean nothing."""
-    known = {setting.variable for setting in table.values()} | {f"LLAMACLI_{name}" for name in OTHERS}
-    return sorted(name for name in os.environ if name.startswith("LLAMACLI_") and name not in known)
+    return sorted(_unknown(table))
+
+
+def _unknown(table: Table) -> set[str]:
+    known = {setting.variable for setting in table.values()} | {_PREFIX + name for name in OTHERS}
+    return {name for name in os.environ if name.startswith(_PREFIX)} - known
 
 
 def meant(name: str, table: Table, template: str = "; did you mean {}?") -> str:

@@ -59,7 +59,9 @@ def get(
 
 def put(
     key: Key,
-    value: Annotated[list[str], typer.Argument(metavar="VALUE…", help="Several are a list.")],
+    value: Annotated[
+        list[str], typer.Argument(metavar="VALUE…", help="Several are a list.", autocompletion=words.values)
+    ],
 ) -> None:
     """Write a setting into config.toml; its comments and its order stay.
 
@@ -79,6 +81,9 @@ def put(
         note(f"warning: {held.place} is set, and wins over {row.place}", style="hint")
 
 
+vars(put)["context"] = {"ignore_unknown_options": True}  # `set seed -1`, and `set --temp 0.2`
+
+
 def unset(key: Key) -> None:
     """Take a setting out of config.toml."""
     from llamacli.commands.setting_table import table
@@ -96,8 +101,8 @@ def edit() -> None:
     from llamacli.tasks import config as task
     from llamacli.ui import editor
 
-    task.begin(settings.path(), BEGINNING)
-    editor.open_file(settings.path())
+    with task.begun(settings.path(), BEGINNING):
+        editor.open_file(settings.path())
     settings.of_file(table(), table)
 
 

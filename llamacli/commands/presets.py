@@ -59,10 +59,15 @@ def edit(name: Name) -> None:
     from llamacli.tasks import config
     from llamacli.tasks import presets as task
     from llamacli.ui import editor
+    from llamacli.ui.output import note
 
-    config.begin(task.path(name), BEGINNING.replace("{name}", name))
-    editor.open_file(task.path(name))
-    task.read(name, preset_table)
+    path = task.path(name)
+    with config.begun(path, BEGINNING.replace("{name}", name)):
+        editor.open_file(path)
+    if path.exists():
+        task.read(name, preset_table)
+    else:
+        note(f"note: nothing was written, so there is no preset {name}", style="hint")
 
 
 def rm(

@@ -192,8 +192,15 @@ def test_mistakes_in_a_variable(config: Path, monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_an_unknown_variable_is_found(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMACLI_MINE", "1")
+    monkeypatch.setenv("LLAMACLI_NO_GUARD", "")
+    assert settings.unknown_variables(table()) == ["LLAMACLI_MINE"]
+    assert read() == {}
     monkeypatch.setenv("LLAMACLI_TEPM", "1")
-    assert settings.unknown_variables(table()) == ["LLAMACLI_TEPM"]
+    with pytest.raises(UsageError, match="LLAMACLI_TEPM: no such setting; did you mean LLAMACLI_TEMP"):
+        read()
+    monkeypatch.setenv("LLAMACLI_TEPM", "")
+    assert read() == {}
 
 
 def test_presets_may_hold_every_setting(config: Path) -> None:
