@@ -42,6 +42,7 @@ def test_by_line_commas_belong_to_the_description() -> None:
         ("a, a", "two fields a"),
         ("a int b", "is no field"),
         (": text", "is no field"),
+        ('["a"]', "is no field"),
         ("a [strs]", "has the type [strs]"),
     ],
 )
