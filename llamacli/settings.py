@@ -45,7 +45,7 @@ class Setting:
     """One that there is. `check` returns a value as it is used, and raises ValueError with what is wrong with it.
 
     `also`: other names by which somebody may look for it. `numeric`: a text that may be a whole number.
-    `switchable`: a text for which true and false stand, as "on" and "off".
+    `switchable`: a text for which true and false stand, as "on" and "off". `file`: a text that may name a file.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Setting:
     also: tuple[str, ...] = ()
     numeric: bool = False
     switchable: bool = False
+    file: bool = False
 
     @property
     def variable(self) -> str:
@@ -103,6 +104,14 @@ class Setting:
                 raise ValueError(f'= {shown}: a list is written ["one", "two"]') from None
         return self.fitting(typed)
 
+    def kept(self, value: Any) -> Any:
+        """A value to be written down: a file that is here is meant wherever one is later."""
+        if isinstance(value, list | tuple):
+            return [self.kept(each) for each in value]
+        place = os.path.expanduser(value) if self.file and value is not None else ""
+        is_path = os.path.basename(place) != place or "." in place  # and no name such as tiny or chatml
+        return os.path.abspath(place) if is_path and os.path.isfile(place) else value
+
     @property
     def expected(self) -> str:
         extra = ", or a whole number" if self.numeric else ", true or false" if self.switchable else ""
@@ -141,7 +150,7 @@ def read(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
 
 
 def of_file(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
-    file = toml_file.read(path(), "file of settings")
+    file = toml_file.read(path(), "file of settings", _MENDED)
     if file is None:
         return {}
     found = checked(file, file.table(), wanted, whole)
@@ -157,7 +166,7 @@ def checked(file: TomlFile, table: Mapping[str, Any], wanted: Table, whole: Call
     for key, value in table.items():
         setting = wanted.get(key) or whole().get(key)
         if setting is None:
-            raise file.wrong(file.line(key), f"no such setting: {printable(key, 80)}{meant(key, whole())}", hint=_ALL)
+            raise file.wrong(file.line(key), f"no such setting: {printable(key, 80)}{meant(key, whole())}")
         try:
             fitting = setting.fitting(value)
         except ValueError as error:
@@ -213,4 +222,4 @@ def _closed_up(message: str) -> str:
     return f"={message[2:]}" if message.startswith("= ") else f" {message}"
 
 
-_ALL = "llamacli config ls shows all settings"
+_MENDED = "llamacli config edit opens it"

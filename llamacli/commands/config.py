@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -76,9 +77,9 @@ def put(
     from llamacli.ui.output import note
 
     row = task.put(table(), key, value)
-    held = task.row(table(), key)
-    if held.origin == "environment":
-        note(f"warning: {held.place} is set, and wins over {row.place}", style="hint")
+    variable = table()[row.key].variable
+    if os.environ.get(variable):
+        note(f"warning: {variable} is set, and wins over {row.place}", style="hint")
 
 
 vars(put)["context"] = {"ignore_unknown_options": True}  # `set seed -1`, and `set --temp 0.2`

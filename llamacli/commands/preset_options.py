@@ -122,8 +122,7 @@ def save(ctx: typer.Context, name: str, prompt: str | None, presets: PresetFlags
         if param.name == "no_think":
             values["think"] = "off"
         elif key in known:
-            value = ctx.params[str(param.name)]
-            values[key] = list(value) if isinstance(value, tuple) else value
+            values[key] = known[key].kept(ctx.params[str(param.name)])
         else:
             raise UsageError(f"{max(param.opts, key=len)} is of one call, so a preset does not keep it")
     defaults = {**(base.defaults if base else {}), **dict(_variable(each) for each in presets.var or ())}

@@ -81,7 +81,7 @@ def rm(
     from llamacli.ui.output import note
 
     for name in names:
-        task.source(name)
+        task.found(name)
     if not yes and not ask.possible():
         raise UsageError("nobody is here to ask whether they may go", hint="--yes removes without asking")
     if yes or ask.yes(f"Remove {', '.join(names)}?", enter=False):

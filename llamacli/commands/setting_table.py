@@ -7,6 +7,7 @@ said where they are declared (`options.setting`).
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -110,6 +111,7 @@ def _setting(param: Any) -> Setting:
         check=functools.partial(_checked, param),
         also=(*(other for other in plain if other != name), *_ELSEWHERE.get(name, ())),
         numeric=kind == "text" and "N" in (param.metavar or "").split("|"),
+        file=param.type.name == "path" or bool(re.search("FILE|MODEL", param.metavar or "")),
         switchable={"on", "off"} <= {*getattr(param.callback, "words", ())},
     )
 

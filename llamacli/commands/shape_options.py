@@ -88,7 +88,11 @@ class ShapeFlags(Flags):
         given = {name: f"--{name.replace('_', '-')}" for name in self._given}
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given.values())}: an answer has one shape", hint="give one of them")
-        return next((shapes.read(option, getattr(self, name)) for name, option in given.items()), None)
+        for name, option in given.items():
+            shape = shapes.read(option, getattr(self, name))
+            theirs = self.sources.get(name) == "preset"
+            return dataclasses.replace(shape, name=f"{shape.name} of the preset") if theirs else shape
+        return None
 
     def stops(self, answers: AnswerFlags) -> tuple[str, ...]:
         """The texts before which the answer ends; a shape knows by itself where.

@@ -66,7 +66,7 @@ def put(table: Table, key: str, texts: list[str]) -> Row:
     except ValueError as error:
         raise UsageError(f"{setting.name} {error}") from None
     with _changed(table) as document:
-        document[setting.name] = value
+        document[setting.name] = setting.kept(value)
     return _row(setting, settings.of_file({setting.name: setting}, lambda: table)[setting.name])
 
 

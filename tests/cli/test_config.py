@@ -266,16 +266,30 @@ def test_set_refuses(cli: Cli, config: Path, arguments: tuple[str, ...], said: s
     assert config.read_text() == MINE
 
 
+def test_a_file_is_kept_by_its_whole_path(cli: Cli, config: Path, tmp_path: Path) -> None:
+    """A setting holds in every folder."""
+    for name in ("m.gguf", "tiny"):
+        (tmp_path / name).write_text("")
+    for given, kept in [("m.gguf", str(tmp_path / "m.gguf")), ("tiny", "tiny"), ("other.gguf", "other.gguf")]:
+        ok(cli("config", "set", "model", given, cwd=tmp_path))
+        assert ok(cli("config", "get", "model")) == f"{kept}\n"
+    ok(cli("config", "set", "lora", "m.gguf", "x:2", cwd=tmp_path))
+    assert ok(cli("config", "get", "lora")) == f"{tmp_path / 'm.gguf'}\nx:2\n"
+
+
 def test_set_refuses_a_file_with_mistakes(cli: Cli, config: Path) -> None:
     config.write_text("temp = 1\nbroken\n")
-    assert "config.toml, line 2" in refused(cli("config", "set", "temp", "0.2"))
+    said = refused(cli("config", "set", "temp", "0.2"))
+    assert "config.toml, line 2" in said
+    assert said.endswith("\nhint: llamacli config edit opens it\n")
     assert config.read_text() == "temp = 1\nbroken\n"
 
 
 def test_set_says_where_the_environment_wins(cli: Cli, config: Path) -> None:
-    done = cli("config", "set", "temp", "0.2", env={"LLAMACLI_TEMP": "1"})
-    assert done.returncode == 0
-    assert "LLAMACLI_TEMP is set, and wins over" in done.stderr.decode()
+    for value in ("1", "hot"):
+        done = cli("config", "set", "temp", "0.2", env={"LLAMACLI_TEMP": value})
+        assert done.returncode == 0
+        assert "LLAMACLI_TEMP is set, and wins over" in done.stderr.decode()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and permissions of a POSIX system")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,6 +156,17 @@ def test_save_keeps_what_was_typed(cli: Cli, folder: Path) -> None:
     assert presets.names() == ["new", "newer"]
 
 
+def test_save_keeps_files_by_their_whole_paths(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """A preset holds in every folder."""
+    (tmp_path / "g.gbnf").write_text('root ::= "<" [0-9]{2} ">"')
+    ok(cli("complete", "-m", "tiny", "--grammar-file", "g.gbnf", "What is 7 plus 8?", "--save", "two", cwd=tmp_path))
+    assert re.fullmatch(r"<\d\d>\n", ok(cli("complete", "--preset", "two", cwd=folder)))
+    (tmp_path / "s.json").write_text('{"uniqueItems": true}')
+    ok(cli("complete", "-m", "tiny", "--schema", "s.json", "--save", "one", cwd=tmp_path))
+    said = refused(cli("complete", "--preset", "one", "hi", cwd=folder))
+    assert f'--schema {tmp_path / "s.json"} of the preset: at the top: "uniqueItems"' in said
+
+
 def test_ls_show_rm(cli: Cli, folder: Path, tmp_path: Path) -> None:
     assert ok(cli("presets", "ls")) == "name\tmodel\tvariables\tprompt\tremark\n"
     source = '# mine\nprompt = "$input in $lang"\nmodel = "tiny"\n'
@@ -171,7 +183,10 @@ def test_ls_show_rm(cli: Cli, folder: Path, tmp_path: Path) -> None:
     assert (document["prompt"], document["options"]) == ("$input in $lang", {"model": "tiny"})
     assert "--yes" in refused(cli("presets", "rm", "good"))
     assert "there is no preset nothing" in refused(cli("presets", "rm", "-y", "good", "nothing"))
-    assert ok(cli("presets", "rm", "-y", "good")) == ""
+    (folder / "garbage.toml").write_bytes(b"\xff")
+    (folder / "nowhere.toml").symlink_to(tmp_path / "nothing")
+    assert "its file is a link to nothing" in refused(cli("complete", "--preset", "nowhere", "hi"))
+    assert ok(cli("presets", "rm", "-y", "good", "garbage", "nowhere")) == ""
     assert presets.names() == ["bad"]
     assert "did you mean bad?" in refused(cli("presets", "show", "badd"))
 
