@@ -54,7 +54,7 @@ def _of_command(command: Any, before: list[str], current: str) -> Offers:
     if awaited is not None:
         return _values(command, awaited, before, current)
     name, equals, value = current.partition("=")
-    if equals and not only_arguments and name in options and _takes_value(options[name]):
+    if equals and not only_arguments and name in options and not options[name].is_flag:
         found = _values(command, options[name], before, value)
         return Offers(found.words, found.files, name + equals)
     if current.startswith("-") and not only_arguments:

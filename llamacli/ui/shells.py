@@ -52,25 +52,31 @@ compdef _llamacli llamacli
 
 _FISH = """\
 # llamacli's completion for fish: llamacli completion fish > ~/.config/fish/completions/llamacli.fish
-function __llamacli_complete
+function __llamacli_ask
     set -l tokens (commandline -opc)
     while string match -qr '^\\w+=' -- $tokens[1]
         set -e tokens[1]
     end
+    set -l program (string replace -r '^~' -- ~ $tokens[1])
     set -l raw (commandline -ct)
     # A quotation that is still open is no text that could be unescaped.
     set -l current (string unescape -- "$raw"; or string replace -r '["\\']' '' -- "$raw")
-    set -l program (string replace -r '^~' -- ~ $tokens[1])
-    set -l lines ($program completion --words fish -- $tokens[2..-1] "$current" 2>/dev/null)
-    test (count $lines) -gt 0; or return
-    if test (count $lines) -gt 1
-        printf '%s\\n' $lines[2..-1]
-    else if test $lines[1] = files
-        __fish_complete_path "$current"
-    end
+    set -l asked (date +%s) $tokens "$raw"
+    test "$asked" = "$__llamacli_asked"; and return # by the other rule, at the same Tab
+    set -g __llamacli_asked "$asked"
+    set -g __llamacli_answer ($program completion --words fish -- $tokens[2..-1] "$current" 2>/dev/null)
+end
+function __llamacli_files
+    __llamacli_ask
+    test "$__llamacli_answer" = files
+end
+function __llamacli_words
+    __llamacli_ask
+    test (count $__llamacli_answer) -gt 1; and printf '%s\\n' $__llamacli_answer[2..-1]
 end
 complete -c llamacli -e
-complete -c llamacli -f -a '(__llamacli_complete)'
+complete -c llamacli -F -n __llamacli_files
+complete -c llamacli -f -n 'not __llamacli_files' -a '(__llamacli_words)'
 """
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}

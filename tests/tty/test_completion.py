@@ -58,6 +58,7 @@ def press(
     (hub / "a $(touch hacked) b-Q4_K_M.gguf").write_bytes(b"GGUF")
     (tmp_path / "work").mkdir()
     (tmp_path / "work/part one.py").write_text("")
+    (home / "notes.txt").write_text("")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("LLAMACLI_HOME", str(tmp_path / "llamacli"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -101,6 +102,9 @@ def got(child: Any) -> str:
         ('llamacli complete -m "qwen3.5:0\t\r', "<complete><-m><qwen3.5:0.8b>"),
         ("llamacli complete --model='qwen3.5:0\t\r", "<complete><--model=qwen3.5:0.8b>"),
         ('llamacli complete -f "part\t\r', "<complete><-f><part one.py>"),
+        ("llamacli complete -f ~/not\t\r", "<complete><-f><~/notes.txt>"),
+        ("llamacli complete --file=part\t\r", "<complete><--file=part one.py>"),
+        ("llamacli complete --think=hi\t\r", "<complete><--think=high>"),
         ("A=1 llamacli perp\t\r", "<perplexity>"),
         ("echo a | llamacli perp\t\r", "<perplexity>"),
         ("llamacli config set flash_attn of\t\r", "<config><set><flash_attn><off>"),
@@ -113,7 +117,7 @@ def test_tab(press: Press, tmp_path: Path, typed: str, words: str | None) -> Non
     if words is None:  # the output is sent away; what is typed shows the whole name
         child.expect_exact("/dev/null")
         return
-    assert got(child) == words
+    assert got(child) == words.replace("~", str(tmp_path / "home"))
     assert not (tmp_path / "work/hacked").exists()
 
 
