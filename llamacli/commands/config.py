@@ -19,8 +19,9 @@ Key = Annotated[
 
 #: What an editor shows where there is no file yet.
 BEGINNING = """\
-# Settings of llamacli: the value of each option where none is typed. llamacli config ls shows all of them.
-# An option that is typed wins, and so does a variable such as LLAMACLI_MODEL.
+# Settings of llamacli: what an option is where none is typed.
+# llamacli config ls shows all of them. An option that is typed wins,
+# and so does a variable such as LLAMACLI_MODEL.
 #
 # model = "qwen3.5:0.8b"
 # temp = 0.7

@@ -13,7 +13,8 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 #: What an editor shows of a preset that is not there yet.
 BEGINNING = """\
-# A preset of llamacli: `llamacli complete --preset {name}`. $input is what is typed, piped or read by --file.
+# A preset of llamacli: `llamacli complete --preset {name}`.
+# $input is what is typed, piped or read by --file.
 prompt = \"\"\"
 $input
 \"\"\"

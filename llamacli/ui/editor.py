@@ -34,12 +34,13 @@ def open_file(path: Path) -> None:
         words = shlex.split(command, posix=os.name != "nt")
     except ValueError as error:
         raise UsageError(f"EDITOR={command}: {error}") from error
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the editor's
+    # Ctrl-C is the editor's. What is ignored here, it would ignore too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         # The terminal is the editor's, even where stdout goes elsewhere.
         code = subprocess.run([*words, str(path)], stdout=sys.stderr, check=False).returncode
     except OSError as error:
-        raise UsageError(f"no editor: {command}: {error.strerror}", hint="EDITOR names one, such as nano") from error
+        raise UsageError(f"no editor: {command}", hint="EDITOR names one, such as nano") from error
     finally:
         signal.signal(signal.SIGINT, before)
     if code:
