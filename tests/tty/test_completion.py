@@ -108,17 +108,19 @@ def got(child: Any) -> str:
         ("A=1 llamacli perp\t\r", "<perplexity>"),
         ("echo a | llamacli perp\t\r", "<perplexity>"),
         ("llamacli config set flash_attn of\t\r", "<config><set><flash_attn><off>"),
-        ("llamacli complete hi > /dev/nul\t\r", None),
         ("llamacli complete -m somebody\t\r", "<complete><-m><somebody/weird/a $(touch hacked) b-Q4_K_M.gguf>"),
     ],
 )
-def test_tab(press: Press, tmp_path: Path, typed: str, words: str | None) -> None:
-    child = press(typed)
-    if words is None:  # the output is sent away; what is typed shows the whole name
-        child.expect_exact("/dev/null")
-        return
-    assert got(child) == words.replace("~", str(tmp_path / "home"))
+def test_tab(press: Press, tmp_path: Path, typed: str, words: str) -> None:
+    assert got(press(typed)) == words.replace("~", str(tmp_path / "home"))
     assert not (tmp_path / "work/hacked").exists()
+
+
+def test_behind_a_redirection_stands_a_file(press: Press, tmp_path: Path) -> None:
+    child = press("llamacli complete hi > par\t\r")
+    child.send("echo do''ne\r")
+    child.expect_exact("done")
+    assert (tmp_path / "work/part one.py").read_text() == "got<complete><hi>!\n"
 
 
 def test_two_tabs_show_what_there_is(press: Press) -> None:
