@@ -210,7 +210,8 @@ def load(name: str) -> Any:
     for verb, function in verbs.items():
         if not verb:
             continue
-        made.command(verb, cls=Command, help=function.__doc__, context_settings=_CONTEXT)(function)
+        context = {**_CONTEXT, **vars(function).get("context", {})}
+        made.command(verb, cls=Command, help=function.__doc__, context_settings=context)(function)
     if not isinstance(found, dict):
         command = typer.main.get_command(made)
         claim(command.params)

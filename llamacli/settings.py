@@ -24,11 +24,12 @@ FILE = "config.toml"
 #: Where a command's context keeps what its options are fixed by: in `meta`, parameter → an `Origin`.
 ORIGINS = "llamacli.origins"
 #: Variables that are no settings.
-OTHERS = ("HOME", "DEBUG", "SHARED")
+OTHERS = ("HOME", "DEBUG", "SHARED", "NO_GUARD")
 
 Kind = Literal["text", "whole", "number", "switch", "texts"]
 Origin = Literal["preset", "environment", "file", "default"]
 
+_PREFIX = "LLAMACLI_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXPECTED: dict[Kind, str] = {
     "text": "a text",
@@ -44,7 +45,7 @@ class Setting:
     """One that there is. `check` returns a value as it is used, and raises ValueError with what is wrong with it.
 
     `also`: other names by which somebody may look for it. `numeric`: a text that may be a whole number.
-    `switchable`: a text for which true and false stand, as "on" and "off".
+    `switchable`: a text for which true and false stand, as "on" and "off". `file`: a text that may name a file.
     """
 
     name: str
@@ -55,10 +56,11 @@ class Setting:
     also: tuple[str, ...] = ()
     numeric: bool = False
     switchable: bool = False
+    file: bool = False
 
     @property
     def variable(self) -> str:
-        return f"LLAMACLI_{self.name.upper()}"
+        return _PREFIX + self.name.upper()
 
     def fitting(self, value: Any) -> Any:
         """A value of a file, as it is used. Raises ValueError with what is wrong, to stand after the name."""
@@ -102,6 +104,14 @@ class Setting:
                 raise ValueError(f'= {shown}: a list is written ["one", "two"]') from None
         return self.fitting(typed)
 
+    def kept(self, value: Any) -> Any:
+        """A value to be written down: a file that is here is meant wherever one is later."""
+        if isinstance(value, list | tuple):
+            return [self.kept(each) for each in value]
+        place = os.path.expanduser(value) if self.file and value is not None else ""
+        is_path = os.path.basename(place) != place or "." in place  # and no name such as tiny or chatml
+        return os.path.abspath(place) if is_path and os.path.isfile(place) else value
+
     @property
     def expected(self) -> str:
         extra = ", or a whole number" if self.numeric else ", true or false" if self.switchable else ""
@@ -133,13 +143,14 @@ def path() -> Path:
 def read(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
     """What file and environment say of the settings `wanted`. `whole` gives all settings, for names not among these.
 
-    Raises UsageError for a mistake in the file, or in a variable of those, StorageError for a file that cannot be read.
+    Raises UsageError for a mistake in the file, in a variable of those, or in a variable's name; StorageError for a
+    file that cannot be read.
     """
-    return {**of_file(wanted, whole), **of_environment(wanted)}
+    return {**of_file(wanted, whole), **of_environment(wanted, whole)}
 
 
 def of_file(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
-    file = toml_file.read(path(), "file of settings")
+    file = toml_file.read(path(), "file of settings", _MENDED)
     if file is None:
         return {}
     found = checked(file, file.table(), wanted, whole)
@@ -155,7 +166,7 @@ def checked(file: TomlFile, table: Mapping[str, Any], wanted: Table, whole: Call
     for key, value in table.items():
         setting = wanted.get(key) or whole().get(key)
         if setting is None:
-            raise file.wrong(file.line(key), f"no such setting: {printable(key, 80)}{meant(key, whole())}", hint=_ALL)
+            raise file.wrong(file.line(key), f"no such setting: {printable(key, 80)}{meant(key, whole())}")
         try:
             fitting = setting.fitting(value)
         except ValueError as error:
@@ -164,9 +175,13 @@ def checked(file: TomlFile, table: Mapping[str, Any], wanted: Table, whole: Call
     return found
 
 
-def of_environment(wanted: Table) -> dict[str, Value]:
-    """An empty variable is none."""
+def of_environment(wanted: Table, whole: Callable[[], Table]) -> dict[str, Value]:
+    """An empty variable is none. One that nearly has a setting's name is a slip; others may be somebody's own."""
     found = {}
+    for name in _unknown(wanted) and unknown_variables(whole()):  # all settings are made where it matters only
+        near = meant(name.removeprefix(_PREFIX), whole(), "{}")
+        if near and os.environ[name]:
+            raise UsageError(f"{name}: no such setting; did you mean {_PREFIX}{near.upper()}?")
     for name, setting in wanted.items():
         if text := os.environ.get(setting.variable):
             try:
@@ -179,8 +194,12 @@ def of_environment(wanted: Table) -> dict[str, Value]:
 
 def unknown_variables(table: Table) -> list[str]:
     """The names of LLAMACLI_* variables that mean nothing."""
-    known = {setting.variable for setting in table.values()} | {f"LLAMACLI_{name}" for name in OTHERS}
-    return sorted(name for name in os.environ if name.startswith("LLAMACLI_") and name not in known)
+    return sorted(_unknown(table))
+
+
+def _unknown(table: Table) -> set[str]:
+    known = {setting.variable for setting in table.values()} | {_PREFIX + name for name in OTHERS}
+    return {name for name in os.environ if name.startswith(_PREFIX)} - known
 
 
 def meant(name: str, table: Table, template: str = "; did you mean {}?") -> str:
@@ -203,4 +222,4 @@ def _closed_up(message: str) -> str:
     return f"={message[2:]}" if message.startswith("= ") else f" {message}"
 
 
-_ALL = "llamacli config ls shows all settings"
+_MENDED = "llamacli config edit opens it"

@@ -16,17 +16,18 @@ MOST = 1 << 20
 
 @dataclass(frozen=True)
 class TomlFile:
-    """A file as text, with \\n as the end of its lines: it makes the messages about itself."""
+    """A file as text, with \\n as the end of its lines: it makes the messages about itself, all with `hint`."""
 
     path: Path
     text: str
+    hint: str | None = None
 
     def where(self, line: int | None = None) -> str:
         where = printable(str(self.path), 1000)
         return where if line is None else f"{where}, line {line}"
 
     def wrong(self, line: int | None, what: str, hint: str | None = None) -> UsageError:
-        return UsageError(f"{self.where(line)}: {what}", hint=hint)
+        return UsageError(f"{self.where(line)}: {what}", hint=hint or self.hint)
 
     def line(self, *keys: str) -> int:
         """Where a table or a key stands first; inside of a value, the line where that begins."""
@@ -43,6 +44,10 @@ class TomlFile:
             line, what = self.mistake(str(error))
             if what.startswith(("invalid value", "expected newline")):
                 what += '; expected text in quotes, like "text", a number, or true or false in lower case'
+            elif what == "cannot overwrite a value":
+                what = "the same name a second time"
+            elif what.endswith("character '\\n'"):  # "illegal", or "found invalid"
+                what = 'a text in quotes ends on its line; one of several lines stands in """'
             raise self.wrong(line, what) from error
         except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits: Python does not say where
             raise self.wrong(None, "brackets or numbers are far too long") from error
@@ -55,8 +60,8 @@ class TomlFile:
         return line, printable(what[:1].lower() + what[1:], 200)
 
 
-def read(path: Path, what: str) -> TomlFile | None:
-    """None where there is no file. `what` it should be is for the message about a file far too large.
+def read(path: Path, what: str, hint: str | None = None) -> TomlFile | None:
+    """None where there is no file. `what` it should be is for the message about a file far too large, `hint` for all.
 
     Raises UsageError for what is no UTF-8, StorageError for a file that cannot be read.
     """
@@ -69,12 +74,14 @@ def read(path: Path, what: str) -> TomlFile | None:
     except OSError as error:
         raise StorageError(f"cannot read {where}: {error.strerror or error}") from error
     if len(data) > MOST:
-        raise UsageError(f"{where}: it is larger than {MOST >> 20} MiB: that is no {what}")
+        raise UsageError(f"{where}: it is larger than {MOST >> 20} MiB: that is no {what}", hint=hint)
     try:
-        return TomlFile(path, data.decode("utf-8-sig").replace("\r\n", "\n"))
+        return TomlFile(path, data.decode("utf-8-sig").replace("\r\n", "\n"), hint)
     except UnicodeDecodeError as error:  # its offsets are into its own object, which lacks a byte-order mark
         wrong, line = error.object[error.start], error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{where}, line {line}: the byte 0x{wrong:02x} is no UTF-8; save the file as UTF-8") from error
+        raise UsageError(
+            f"{where}, line {line}: the byte 0x{wrong:02x} is no UTF-8; save the file as UTF-8", hint=hint
+        ) from error
 
 
 def described(value: object) -> str:

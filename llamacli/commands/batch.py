@@ -84,10 +84,8 @@ def batch(
     values = sampling.given()
     seed = values.pop("seed", None if sampling.seed == -1 else 1)
     _refuse_contradictions(raw, answers, template)
-    shape = shaping.shape()
-    if shape is not None and answers.asked("stop"):
-        raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
     output = None if output == Path("-") else output
+    shape, stops = shaping.shape(), shaping.stops(answers)
     lines, n_lines = _lines(file, output)
     _, loaded = named_model(model.model, model)
     request = task.Request(
@@ -102,7 +100,7 @@ def batch(
             template_args=arguments,
             sampling=values,
             max_tokens=answers.limit,
-            stops=tuple(answers.stop or ()) if shape is None else (),
+            stops=stops,
             shape=shape,
             logprobs=logprobs,
             n_ctx=model.ctx_size,

@@ -122,12 +122,13 @@ def complete(
         save(ctx, keep, prompt, presets)
         return
     output = Output(as_json=as_json)
+    raw = raw and not presets.gives_way("raw", "chat")
+    extract = extract and not presets.gives_way("extract", "extract_last", "as_json", "echo", "confidence")
+    extract_last = extract_last and not presets.gives_way("extract_last", "extract", "as_json", "echo", "confidence")
     _refuse_contradictions(output, raw, chat, special, answers, samples, null, echo)
     _refuse_views(output, logprobs, confidence, extract, extract_last, echo)
     _refuse_no_infill(suffix, infill, prompt, files, chat, special, answers, history, template)
-    shape, cut = shaping.given(), extract or extract_last
-    if shape is not None and answers.asked("stop"):
-        raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
+    shape, stops, cut = shaping.given(), shaping.stops(answers), extract or extract_last
     if raw and (history.wanted or template.asked("chat_template") or template.asked("template_arg")):
         raise UsageError("--raw knows neither a conversation nor a chat template")
     think, (source, arguments) = answers.thinking(), template.given()
@@ -163,7 +164,7 @@ def complete(
         unasked=answers.unasked,
         sampling=values,
         max_tokens=answers.limit,
-        stops=tuple(answers.stop or ()) if shape is None else (),
+        stops=stops,
         shape=shape,
         weigh=output.mode == "json",
         logprobs=0 if confidence and logprobs is None else logprobs,

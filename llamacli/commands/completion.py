@@ -37,11 +37,12 @@ def completion(
             raise UsageError("completion takes one shell", hint="llamacli completion bash")
         output.data(shells.script(shell).encode())
         return
-    from llamacli.commands.tab import offers
+    from llamacli.commands.tab import Offers, offers
 
     given = line or [""]
-    typed = shells.split(given[0]) if shell == "bash" else shells.Typed([*given])
-    found = offers(ctx.find_root().command, ctx.find_root(), typed.words)
+    typed = shells.split(*given[:2]) if shell == "bash" else shells.Typed([*given])
+    root = ctx.find_root()
+    found = Offers(files=True) if typed.redirected else offers(root.command, root, typed.words)
     output.data(
         shells.answer(shell, typed, found.words, files=found.files, prefix=found.prefix).encode("utf-8", "replace")
     )

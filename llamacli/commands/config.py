@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -18,8 +19,9 @@ Key = Annotated[
 
 #: What an editor shows where there is no file yet.
 BEGINNING = """\
-# Settings of llamacli: the value of each option where none is typed. llamacli config ls shows all of them.
-# An option that is typed wins, and so does a variable such as LLAMACLI_MODEL.
+# Settings of llamacli: what an option is where none is typed.
+# llamacli config ls shows all of them. An option that is typed wins,
+# and so does a variable such as LLAMACLI_MODEL.
 #
 # model = "qwen3.5:0.8b"
 # temp = 0.7
@@ -59,7 +61,9 @@ def get(
 
 def put(
     key: Key,
-    value: Annotated[list[str], typer.Argument(metavar="VALUE…", help="Several are a list.")],
+    value: Annotated[
+        list[str], typer.Argument(metavar="VALUE…", help="Several are a list.", autocompletion=words.values)
+    ],
 ) -> None:
     """Write a setting into config.toml; its comments and its order stay.
 
@@ -74,9 +78,12 @@ def put(
     from llamacli.ui.output import note
 
     row = task.put(table(), key, value)
-    held = task.row(table(), key)
-    if held.origin == "environment":
-        note(f"warning: {held.place} is set, and wins over {row.place}", style="hint")
+    variable = table()[row.key].variable
+    if os.environ.get(variable):
+        note(f"warning: {variable} is set, and wins over {row.place}", style="hint")
+
+
+vars(put)["context"] = {"ignore_unknown_options": True}  # `set seed -1`, and `set --temp 0.2`
 
 
 def unset(key: Key) -> None:
@@ -96,8 +103,8 @@ def edit() -> None:
     from llamacli.tasks import config as task
     from llamacli.ui import editor
 
-    task.begin(settings.path(), BEGINNING)
-    editor.open_file(settings.path())
+    with task.begun(settings.path(), BEGINNING):
+        editor.open_file(settings.path())
     settings.of_file(table(), table)
 
 

@@ -95,6 +95,10 @@ class PresetFlags(Flags):
         filled = presets.fill(preset, answers.system if theirs else None, given, spoken, join=join)
         return filled if theirs else dataclasses.replace(filled, system=own)
 
+    def gives_way(self, name: str, *others: str) -> bool:
+        """Whether an option is the preset's, and one was typed that excludes it."""
+        return self.sources.get(name) == "preset" and any(map(self.typed, others))
+
     @property
     def _read(self) -> Preset | None:
         return cast("Preset | None", self.preset)
@@ -124,8 +128,7 @@ def save(ctx: typer.Context, name: str, prompt: str | None, presets: PresetFlags
         if param.name == "no_think":
             values["think"] = "off"
         elif key in known:
-            value = ctx.params[str(param.name)]
-            values[key] = list(value) if isinstance(value, tuple) else value
+            values[key] = known[key].kept(ctx.params[str(param.name)])
         else:
             raise UsageError(f"{max(param.opts, key=len)} is of one call, so a preset does not keep it")
     defaults = {**(base.defaults if base else {}), **dict(_variable(each) for each in presets.var or ())}

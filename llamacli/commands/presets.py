@@ -13,7 +13,8 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 #: What an editor shows of a preset that is not there yet.
 BEGINNING = """\
-# A preset of llamacli: `llamacli complete --preset {name}`. $input is what is typed, piped or read by --file.
+# A preset of llamacli: `llamacli complete --preset {name}`.
+# $input is what is typed, piped or read by --file.
 prompt = \"\"\"
 $input
 \"\"\"
@@ -59,10 +60,15 @@ def edit(name: Name) -> None:
     from llamacli.tasks import config
     from llamacli.tasks import presets as task
     from llamacli.ui import editor
+    from llamacli.ui.output import note
 
-    config.begin(task.path(name), BEGINNING.replace("{name}", name))
-    editor.open_file(task.path(name))
-    task.read(name, preset_table)
+    path = task.path(name)
+    with config.begun(path, BEGINNING.replace("{name}", name)):
+        editor.open_file(path)
+    if path.exists():
+        task.read(name, preset_table)
+    else:
+        note(f"note: nothing was written, so there is no preset {name}", style="hint")
 
 
 def rm(
@@ -76,7 +82,7 @@ def rm(
     from llamacli.ui.output import note
 
     for name in names:
-        task.source(name)
+        task.found(name)
     if not yes and not ask.possible():
         raise UsageError("nobody is here to ask whether they may go", hint="--yes removes without asking")
     if yes or ask.yes(f"Remove {', '.join(names)}?", enter=False):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llamacli.commands.options import AnswerFlags, Flags
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ SHAPE = "Shape"
 
 
 @dataclasses.dataclass(frozen=True)
-class ShapeFlags:
-    """At most one of them, and what becomes of an answer that ends inside its shape."""
+class ShapeFlags(Flags):
+    """At most one of them, and what becomes of an answer that ends inside its shape.
+
+    One that is typed takes the place of a preset's.
+    """
 
     schema: Annotated[
         str | None,
@@ -81,15 +85,29 @@ class ShapeFlags:
         """The shape that was asked for. Raises UsageError, StorageError."""
         from llamacli.tasks import shapes
 
-        options = {
-            "--schema": self.schema,
-            "--schema-multi": self.schema_multi,
-            "--choices": self.choices,
-            "--regex": self.regex,
-            "--grammar": self.grammar,
-            "--grammar-file": self.grammar_file,
-        }
-        given = {option: value for option, value in options.items() if value is not None}
+        given = {name: f"--{name.replace('_', '-')}" for name in self._given}
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)}: an answer has one shape", hint="give one of them")
-        return next((shapes.read(option, value) for option, value in given.items()), None)
+            raise UsageError(f"{' and '.join(given.values())}: an answer has one shape", hint="give one of them")
+        for name, option in given.items():
+            shape = shapes.read(option, getattr(self, name))
+            theirs = self.sources.get(name) == "preset"
+            return dataclasses.replace(shape, name=f"{shape.name} of the preset") if theirs else shape
+        return None
+
+    def stops(self, answers: AnswerFlags) -> tuple[str, ...]:
+        """The texts before which the answer ends; a shape knows by itself where.
+
+        Raises UsageError where both were asked for; a preset's texts give way to a shape that is typed.
+        """
+        given = self._given
+        if given and (answers.typed("stop") or (answers.asked("stop") and not any(map(self.typed, given)))):
+            raise UsageError("--stop and a shape exclude each other: the shape says where the answer ends")
+        return () if given else tuple(answers.stop or ())
+
+    @property
+    def _given(self) -> list[str]:
+        given = [name for name in _SHAPES if getattr(self, name) is not None]
+        return [name for name in given if self.typed(name)] or given
+
+
+_SHAPES = ("schema", "schema_multi", "choices", "regex", "grammar", "grammar_file")

@@ -52,16 +52,16 @@ def _of_command(command: Any, before: list[str], current: str) -> Offers:
             param = options.get(word)
             awaited = param if param is not None and _takes_value(param) else None
     if awaited is not None:
-        return _values(command, awaited, current)
+        return _values(command, awaited, before, current)
     name, equals, value = current.partition("=")
-    if equals and not only_arguments and name in options and _takes_value(options[name]):
-        found = _values(command, options[name], value)
+    if equals and not only_arguments and name in options and not options[name].is_flag:
+        found = _values(command, options[name], before, value)
         return Offers(found.words, found.files, name + equals)
     if current.startswith("-") and not only_arguments:
         return _begun(_options(command), current)
     if not arguments:
         return Offers()
-    return _values(command, arguments[min(n_arguments, len(arguments) - 1)], current)
+    return _values(command, arguments[min(n_arguments, len(arguments) - 1)], before, current)
 
 
 def _takes_value(param: Any) -> bool:
@@ -69,10 +69,11 @@ def _takes_value(param: Any) -> bool:
     return not getattr(param, "is_flag", False) and not (param.metavar or "").startswith("[")
 
 
-def _values(command: Any, param: Any, current: str) -> Offers:
+def _values(command: Any, param: Any, before: list[str], current: str) -> Offers:
     ctx = typer.Context(command, info_name=command.name, resilient_parsing=True)
+    ctx.args = before
     found = [(item.value, item.help or "") for item in param.shell_complete(ctx, current)]
-    files = param.type.name == "path" or bool(re.search("FILE|MODEL", param.metavar or ""))
+    files = param.type.name == "path" or bool(re.search("FILE|MODEL|VALUE", param.metavar or ""))
     return Offers(tuple(found), files)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import typer
+
 
 def local_models(incomplete: str) -> list[str | tuple[str, str]]:
     """The models on this machine."""
@@ -53,6 +55,19 @@ def settings(incomplete: str) -> list[str | tuple[str, str]]:
         from llamacli.commands.setting_table import table
 
         return [(name, setting.help) for name, setting in table().items()]
+    return []
+
+
+def values(ctx: typer.Context, incomplete: str) -> list[str | tuple[str, str]]:
+    """What a setting can be: its name stands before, and its option knows."""
+    with _quietly():
+        from llamacli.commands.setting_table import params
+
+        name = ctx.args[0].removeprefix("--").replace("-", "_")
+        param = next(param for param in params() if getattr(param, "setting", None) == name)
+        if param.type.name == "boolean":
+            return ["true", "false"]
+        return [(item.value, item.help or "") for item in param.shell_complete(ctx, incomplete)]
     return []
 
 

@@ -54,6 +54,11 @@ def _is_type(value: Any) -> bool:
     return bool(kinds) and all(kind in _TYPES for kind in kinds)
 
 
+def is_expression(value: Any) -> bool:
+    """A single backslash at the end escapes nothing, and llguidance lets it pass."""
+    return isinstance(value, str) and (len(value) - len(value.rstrip("\\"))) % 2 == 0
+
+
 #: keyword → (what its value must be, test). Those that hold schemas are tested by walking into them.
 _KEYWORDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "type": (f"one of {', '.join(_TYPES)}, or a list of these", _is_type),
@@ -64,7 +69,7 @@ _KEYWORDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a list of names",
         lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     ),
-    "pattern": ("a regular expression", lambda value: isinstance(value, str)),
+    "pattern": ("a regular expression", is_expression),
     "format": ("a name", lambda value: isinstance(value, str)),
     "multipleOf": ("a number above 0", lambda value: _is_number(value) and value > 0),
     **dict.fromkeys(

@@ -61,7 +61,9 @@ def _grammar(shape: Shape) -> str:
             case "regex":
                 if not shape.source:
                     raise UsageError(f"{shape.name}: an empty expression, which only an empty answer fits")
-                start = f"start: /{llguidance.regex_to_lark(shape.source, use_ascii='d')}/"
+                if not json_schema.is_expression(shape.source):
+                    raise UsageError(f"{shape.name}: the expression ends with half an escape, a single \\")
+                start = f"start: /{_in_lark(shape.source)}/"
             case "choices":
                 labels = (json.dumps(label, ensure_ascii=False) for label in json.loads(shape.source))
                 start = f"start: LABEL\nLABEL: {' | '.join(labels)}"
@@ -117,15 +119,27 @@ class _Pieces:
 def _located(shape: Shape, error: str) -> str:
     if shape.kind == "schema":
         return _where(shape, error)
-    caret = re.search(r"^( +)\^", error, re.MULTILINE)
+    caret = re.search(r"regex parse error:\n.*\n    ( *)\^", error)
     # What stands between slashes is drawn with its own slashes and line breaks escaped: its columns are others.
     if shape.kind == "regex" and caret and not {"/", "\n"} & set(shape.source):
-        return f"character {len(caret[1]) - 4 + 1}: {_last(error)}"
+        return f"character {_typed_before(shape.source, len(caret[1])) + 1}: {_last(error)}"
     return _last(error)
+
+
+def _typed_before(expression: str, n: int) -> int:
+    """How many characters stand before what has `n` before it in llguidance's writing, in which \\d is [0-9]."""
+    lengths = (len(_in_lark(expression[:k])) for k in range(1, len(expression) + 1))
+    return sum(length <= n for length in lengths)
+
+
+def _in_lark(expression: str) -> str:
+    return str(llguidance.regex_to_lark(expression, use_ascii="d"))
 
 
 def _last(error: str) -> str:
     """The line that says it; the others show the place by a drawing."""
+    if "lookarounds not supported" in error:
+        return "\\b, \\B, and ^ or $ in the middle of an expression are not supported"
     lines = [line for line in error.splitlines() if line.strip()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return printable(

@@ -1,7 +1,8 @@
 """What a name of a model means: the built-in model, a file, an alias, a repository of the Hub, a model of Ollama.
 
 tiny                              the built-in model
-./model.gguf, any existing file   that file; it wins over all forms below
+./model, model.gguf               a file: what begins with . / ~ or ends in .gguf, if it exists. No other file of the
+                                  current folder is meant: a cloned repository must not choose a model
 qwen3.5:0.8b                      an alias of the catalogue
 user/repo[:QUANT]                 a repository, Q4_K_M where no quant is named
 user/repo/file.gguf               a file of it
@@ -69,18 +70,25 @@ def parse(text: str) -> Reference:
 
         web.place(text)
         return Reference(text, url=text)
-    if text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text) or "\\" in text:
+    if _is_path(text):
         raise ModelNotFound(f"no such file: {text}", hint=_beside(Path(text)))
     return _short(text)
 
 
+def _is_path(text: str) -> bool:
+    """Whether it is written as a path, whatever there is."""
+    return text.startswith((".", "/", "~")) or bool(re.match(r"[A-Za-z]:[\\/]", text)) or "\\" in text
+
+
 def _file(text: str) -> Path | None:
-    """The existing file of this name. Raises UsageError for a folder, unless it may be a repository's name too."""
+    """The existing file of this name. Raises UsageError for a folder."""
+    if not (_is_path(text) or text.lower().endswith(".gguf")):
+        return None
     path = Path(text)
     with contextlib.suppress(RuntimeError):  # ~somebody who has no home here
         path = path.expanduser()
     try:
-        if path.is_dir() and not re.fullmatch(rf"{_NAME}/{_NAME}", text):
+        if path.is_dir():
             raise UsageError(f"{text} is a folder", hint="name the GGUF file in it")
         return path if path.exists() and not path.is_dir() else None
     except OSError as error:  # a name too long for the file system, say
@@ -134,9 +142,10 @@ def _alias(text: str) -> Reference:
     several = catalogue.ambiguous(text)
     if several:
         raise UsageError(f"{text} means several models", hint=f"name one: {', '.join(several)}")
+    if os.path.isdir(text):
+        raise UsageError(f"{text} is a folder", hint="name the GGUF file in it")
     near = [BUILTIN] if text.lower() == BUILTIN else list(catalogue.suggestions(text))
-    if os.path.isfile(f"{text}.gguf"):
-        near.insert(0, f"{text}.gguf")
+    near[:0] = [name for name in (f"./{text}", f"{text}.gguf") if os.path.isfile(name)]
     hint = f"did you mean {' or '.join(near)}?" if near else "name a file's path, an alias, or user/repo[:QUANT]"
     raise ModelNotFound(f"there is no model {printable(text, 100)}, and no such file", hint=hint)
 

@@ -66,7 +66,7 @@ def put(table: Table, key: str, texts: list[str]) -> Row:
     except ValueError as error:
         raise UsageError(f"{setting.name} {error}") from None
     with _changed(table) as document:
-        document[setting.name] = value
+        document[setting.name] = setting.kept(value)
     return _row(setting, settings.of_file({setting.name: setting}, lambda: table)[setting.name])
 
 
@@ -116,6 +116,8 @@ def edited(path: Path, check: Callable[[], object]) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         with lock.acquire(timeout=PATIENCE):
+            if path.exists() and not os.access(path, os.W_OK):  # it would be replaced all the same
+                raise StorageError(f"{path} is read-only")
             check()
             yield
     except Timeout as error:
@@ -124,16 +126,25 @@ def edited(path: Path, check: Callable[[], object]) -> Iterator[None]:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
-def begin(path: Path, text: str) -> None:
-    """A file for an editor, with a text to begin with, where there is none. Raises StorageError."""
-    if os.path.exists(path):
-        return
+@contextlib.contextmanager
+def begun(path: Path, text: str) -> Iterator[None]:
+    """While an editor has a file: where there was none, one with a text to begin with, which goes if it stays so.
+
+    Raises StorageError.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        target = Path(os.path.realpath(path))
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            file.write(text.encode())
+        is_new = True
     except FileExistsError:
-        return
+        is_new = False
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_new and target.read_bytes() == text.encode():
+                target.unlink()

@@ -105,11 +105,7 @@ def read(name: str, table: Callable[[], Table]) -> Preset:
     known = table()
     if wrong := next((key for key in values if key not in known), None):
         meant = settings.meant(wrong, known)
-        raise file.wrong(
-            file.line(wrong),
-            f"a preset has no {printable(wrong, 80)}{meant}",
-            hint="it holds prompt, schema and options",
-        )
+        raise file.wrong(file.line(wrong), f"a preset has no {printable(wrong, 80)}{meant}")
     checked = settings.checked(file, values, known, table)
     preset = Preset(
         name=name,
@@ -126,9 +122,17 @@ def read(name: str, table: Callable[[], Table]) -> Preset:
 
 
 def source(name: str) -> TomlFile:
-    """A preset's file as it stands. Raises UsageError where there is none."""
-    file = toml_file.read(path(name), "preset")
+    """A preset's file as it stands. Raises UsageError where there is none, or it is no text."""
+    file = toml_file.read(found(name), "preset", f"llamacli presets edit {name} opens it")
     if file is None:
+        raise UsageError(f"there is no preset {name}: its file is a link to nothing")
+    return file
+
+
+def found(name: str) -> Path:
+    """A preset's file, whatever is in it. Raises UsageError where there is none."""
+    file = path(name)
+    if not os.path.lexists(file):
         import difflib
 
         there = names()
@@ -165,7 +169,7 @@ def save(name: str, values: Mapping[str, Any], prompt: str | None, defaults: Map
 
 def remove(names: Iterable[str]) -> list[Path]:
     """Presets out of the folder; none of them where one is not there. Raises UsageError, StorageError."""
-    gone = [source(name).path for name in names]
+    gone = [found(name) for name in names]
     for file in gone:
         try:
             file.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def parse(text: str, called: str = "--schema") -> dict[str, Any]:
             continue
         head, colon, description = field.partition(":")
         name, *types = head.split() or [""]
-        if not name or len(types) > 1:
+        if not re.fullmatch(r"[\w$@.-]+", name) or len(types) > 1:
             raise UsageError(
                 f"{called}: {field.strip()!r} is no field", hint="NAME TYPE: DESCRIPTION, such as: age int"
             )

@@ -54,7 +54,7 @@ def schema(text: str, option: str = "--schema") -> Shape:
 
 def _schema(text: str, name: str) -> Shape:
     """JSON, or fields in short."""
-    if not text.lstrip().startswith(("{", "true", "false")):
+    if not re.match(r"\s*(\{|(true|false)\s*$)", text):
         text = json.dumps(schema_dsl.parse(text, name), ensure_ascii=False)
     return Shape("schema", text, name)
 

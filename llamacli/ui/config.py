@@ -45,7 +45,7 @@ def text(value: Any) -> str:
     """As `config set` takes it; what is not set is ""."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _cut(line: str, width: int) -> str:

@@ -28,18 +28,20 @@ def edit(text: str) -> str:
 
 def open_file(path: Path) -> None:
     """Let the person edit a file where it lies. Raises UsageError where the editor does not start, or failed."""
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
+    named = (os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))
+    command = next(filter(None, named), "notepad" if os.name == "nt" else "vi")
     try:
         words = shlex.split(command, posix=os.name != "nt")
     except ValueError as error:
         raise UsageError(f"EDITOR={command}: {error}") from error
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the editor's
+    # Ctrl-C is the editor's. What is ignored here, it would ignore too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         # The terminal is the editor's, even where stdout goes elsewhere.
         code = subprocess.run([*words, str(path)], stdout=sys.stderr, check=False).returncode
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
         raise UsageError(f"no editor: {command}", hint="EDITOR names one, such as nano") from error
     finally:
         signal.signal(signal.SIGINT, before)
     if code:
-        raise UsageError(f"{words[0]} ended with code {code}: nothing is changed")
+        raise UsageError(f"the editor {words[0]} ended with code {code}")

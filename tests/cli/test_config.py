@@ -64,13 +64,13 @@ def test_get_says_what_holds_and_why(cli: Cli, config: Path) -> None:
 
 def test_ls_shows_all_with_their_origin(cli: Cli, config: Path) -> None:
     config.write_text("temp = 0.5\n")
-    done = cli("config", env={"LLAMACLI_MODEL": "tiny", "LLAMACLI_TEPM": "1"})
+    done = cli("config", env={"LLAMACLI_MODEL": "tiny", "LLAMACLI_MINE": "1"})
     lines = ok(done).splitlines()
     assert lines[0] == "key\tvalue\torigin\tplace"
     assert "model\ttiny\tenvironment\tLLAMACLI_MODEL" in lines
     assert f"temp\t0.5\tfile\t{config}, line 1" in lines
     assert "cache_type_k\tf16\tdefault\t" in lines
-    assert done.stderr.decode() == "warning: the variable LLAMACLI_TEPM is no setting's\n"
+    assert done.stderr.decode() == "warning: the variable LLAMACLI_MINE is no setting's\n"
     assert ok(cli("config", "ls", env={"LLAMACLI_MODEL": "tiny"})).splitlines() == lines
     rows = json.loads(ok(cli("config", "ls", "--json")))
     assert {"key": "log", "value": False, "origin": "default", "place": "", "help": rows[1]["help"]} == rows[1]
@@ -228,10 +228,26 @@ def test_what_is_set_is_read_back(cli: Cli, config: Path) -> None:
         ("gpu_layers", "12", "12"),
         ("stop", '["[x"]', "[x"),
         ("seed", "-1", "-1"),
+        ("temp", "0.123456789", "0.123456789"),
+        ("min_p", "1", "1"),
         ("think", "LOW", "low"),
     ]:
         ok(cli("config", "set", "--", key, given))
         assert ok(cli("config", "get", key)) == f"{read}\n"
+
+
+def test_set_takes_a_dash(cli: Cli, config: Path) -> None:
+    ok(cli("config", "set", "seed", "-1"))
+    ok(cli("config", "set", "--top-k", "7"))
+    assert config.read_text() == "seed = -1\ntop_k = 7\n"
+    assert "no such setting: --topk; did you mean top_k?" in refused(cli("config", "set", "--topk", "7"))
+
+
+@pytest.mark.parametrize("text", ["temp = 1.0", "# mine", "temp = 1.0 # hot", "stop = [\n]"])
+def test_set_into_a_file_without_a_final_line_break(cli: Cli, config: Path, text: str) -> None:
+    config.write_text(text)
+    ok(cli("config", "set", "top_k", "7"))
+    assert config.read_text() == f"{text}\ntop_k = 7\n"
 
 
 @pytest.mark.parametrize(
@@ -250,16 +266,30 @@ def test_set_refuses(cli: Cli, config: Path, arguments: tuple[str, ...], said: s
     assert config.read_text() == MINE
 
 
+def test_a_file_is_kept_by_its_whole_path(cli: Cli, config: Path, tmp_path: Path) -> None:
+    """A setting holds in every folder."""
+    for name in ("m.gguf", "tiny"):
+        (tmp_path / name).write_text("")
+    for given, kept in [("m.gguf", str(tmp_path / "m.gguf")), ("tiny", "tiny"), ("other.gguf", "other.gguf")]:
+        ok(cli("config", "set", "model", given, cwd=tmp_path))
+        assert ok(cli("config", "get", "model")) == f"{kept}\n"
+    ok(cli("config", "set", "lora", "m.gguf", "x:2", cwd=tmp_path))
+    assert ok(cli("config", "get", "lora")) == f"{tmp_path / 'm.gguf'}\nx:2\n"
+
+
 def test_set_refuses_a_file_with_mistakes(cli: Cli, config: Path) -> None:
     config.write_text("temp = 1\nbroken\n")
-    assert "config.toml, line 2" in refused(cli("config", "set", "temp", "0.2"))
+    said = refused(cli("config", "set", "temp", "0.2"))
+    assert "config.toml, line 2" in said
+    assert said.endswith("\nhint: llamacli config edit opens it\n")
     assert config.read_text() == "temp = 1\nbroken\n"
 
 
 def test_set_says_where_the_environment_wins(cli: Cli, config: Path) -> None:
-    done = cli("config", "set", "temp", "0.2", env={"LLAMACLI_TEMP": "1"})
-    assert done.returncode == 0
-    assert "LLAMACLI_TEMP is set, and wins over" in done.stderr.decode()
+    for value in ("1", "hot"):
+        done = cli("config", "set", "temp", "0.2", env={"LLAMACLI_TEMP": value})
+        assert done.returncode == 0
+        assert "LLAMACLI_TEMP is set, and wins over" in done.stderr.decode()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and permissions of a POSIX system")
@@ -278,11 +308,23 @@ def test_a_link_stays_a_link_and_permissions_stay(cli: Cli, config: Path, tmp_pa
 
 def test_writers_at_once_lose_nothing(cli: Cli, config: Path) -> None:
     config.write_text(MINE)
-    keys = ["top_k", "seed", "threads", "max_tokens", "repeat_last_n", "ctx_size"]
+    keys = ["top_k", "seed", "threads", "max_tokens", "repeat_last_n", "ctx_size", "batch_size", "ubatch_size"]
+    keys += [
+        "n_cpu_moe",
+        "main_gpu",
+        "cache_size",
+        "dry_allowed_length",
+        "dry_penalty_last_n",
+        "gpu_layers",
+        "dry_base",
+    ]
+    keys += ["dynatemp_range"]
+    assert len(keys) == 16
     command = [sys.executable, "-m", "llamacli", "config", "set"]
     for process in [subprocess.Popen([*command, key, "7"]) for key in keys]:
         assert process.wait(60) == 0
-    assert {ok(cli("config", "get", key)) for key in keys} == {"7\n"}
+    rows = {row["key"]: row["value"] for row in json.loads(ok(cli("config", "ls", "--json")))}
+    assert {float(rows[key]) for key in keys} == {7.0}
 
 
 def test_edit(cli: Cli, config: Path, tmp_path: Path) -> None:
@@ -295,6 +337,30 @@ def test_edit(cli: Cli, config: Path, tmp_path: Path) -> None:
     env = editor(tmp_path, "path.write_text('temp = 0.4\\n')")
     assert cli("config", "edit", env=env).returncode == 0
     assert "no editor" in refused(cli("config", "edit", env={"VISUAL": "/nowhere/vi"}))
+
+
+def test_an_editor_that_fails_leaves_all_as_it_was(cli: Cli, config: Path, tmp_path: Path) -> None:
+    for command in ("false", "/nowhere/vi", "   "):
+        env = {"VISUAL": command, "EDITOR": "false"}
+        said = refused(cli("config", "edit", env=env))
+        assert said.startswith(("error: no editor: /nowhere/vi", "error: the editor false ended with code 1"))
+        assert not config.exists()
+    program = tmp_path / "text"
+    program.write_text("no program\n")
+    program.chmod(0o755)
+    assert "no editor: " in refused(cli("config", "edit", env={"VISUAL": str(program)}))
+    config.write_bytes(b"temp = \xff\n")
+    assert "the byte 0xff is no UTF-8" in refused(cli("config", "edit", env={"VISUAL": "true"}))
+    assert config.read_bytes() == b"temp = \xff\n"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_file_that_is_read_only_stays(cli: Cli, config: Path) -> None:
+    config.write_text("temp = 1.0\n")
+    config.chmod(0o400)
+    done = cli("config", "set", "temp", "0.2")
+    assert (done.returncode, done.stderr) == (9, f"error: {config} is read-only\n".encode())
+    assert config.read_text() == "temp = 1.0\n"
 
 
 def test_edit_begins_with_an_example_that_is_valid(cli: Cli, config: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +101,17 @@ def test_typed_options_win_over_a_preset(cli: Cli, folder: Path) -> None:
     assert "no such file: nowhere.gguf" in cli("complete", "--preset", "p", "--var", "who=x", "Hello").stderr.decode()
 
 
+def test_typed_options_win_over_what_excludes_them(cli: Cli, folder: Path) -> None:
+    (folder / "p.toml").write_text('model = "tiny"\nschema = "a int"\nstop = ["x"]\nmax_tokens = 9\ntemp = 0.0\n')
+    assert "--stop and a shape exclude each other" in refused(cli("complete", "--preset", "p", "What is 7 plus 8?"))
+    assert ok(cli("complete", "--preset", "p", "--regex", "[0-9]{2}", "What is 7 plus 8?")) == "15\n"
+    (folder / "x.toml").write_text('model = "tiny"\nextract = true\nraw = true\nmax_tokens = 9\n')
+    found = json.loads(ok(cli("complete", "--preset", "x", "--chat", "--json", "What is 7 plus 8?")))
+    assert (found["mode"], found["text"]) == ("chat", "15")
+    assert "--raw and --chat exclude" in refused(cli("complete", "--preset", "x", "--raw", "--chat", "hi"))
+    assert "no code block" in cli("complete", "--preset", "x", "--extract-last", "hi").stderr.decode()
+
+
 def test_raw_and_schema_of_a_preset(cli: Cli, folder: Path) -> None:
     (folder / "raw.toml").write_text('raw = true\nmodel = "tiny"\nmax_tokens = 2\n')
     assert json.loads(cli("complete", "--preset", "raw", "--json", "Once").stdout)["mode"] == "text"
@@ -144,6 +156,17 @@ def test_save_keeps_what_was_typed(cli: Cli, folder: Path) -> None:
     assert presets.names() == ["new", "newer"]
 
 
+def test_save_keeps_files_by_their_whole_paths(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """A preset holds in every folder."""
+    (tmp_path / "g.gbnf").write_text('root ::= "<" [0-9]{2} ">"')
+    ok(cli("complete", "-m", "tiny", "--grammar-file", "g.gbnf", "What is 7 plus 8?", "--save", "two", cwd=tmp_path))
+    assert re.fullmatch(r"<\d\d>\n", ok(cli("complete", "--preset", "two", cwd=folder)))
+    (tmp_path / "s.json").write_text('{"uniqueItems": true}')
+    ok(cli("complete", "-m", "tiny", "--schema", "s.json", "--save", "one", cwd=tmp_path))
+    said = refused(cli("complete", "--preset", "one", "hi", cwd=folder))
+    assert f'--schema {tmp_path / "s.json"} of the preset: at the top: "uniqueItems"' in said
+
+
 def test_ls_show_rm(cli: Cli, folder: Path, tmp_path: Path) -> None:
     assert ok(cli("presets", "ls")) == "name\tmodel\tvariables\tprompt\tremark\n"
     source = '# mine\nprompt = "$input in $lang"\nmodel = "tiny"\n'
@@ -160,7 +183,10 @@ def test_ls_show_rm(cli: Cli, folder: Path, tmp_path: Path) -> None:
     assert (document["prompt"], document["options"]) == ("$input in $lang", {"model": "tiny"})
     assert "--yes" in refused(cli("presets", "rm", "good"))
     assert "there is no preset nothing" in refused(cli("presets", "rm", "-y", "good", "nothing"))
-    assert ok(cli("presets", "rm", "-y", "good")) == ""
+    (folder / "garbage.toml").write_bytes(b"\xff")
+    (folder / "nowhere.toml").symlink_to(tmp_path / "nothing")
+    assert "its file is a link to nothing" in refused(cli("complete", "--preset", "nowhere", "hi"))
+    assert ok(cli("presets", "rm", "-y", "good", "garbage", "nowhere")) == ""
     assert presets.names() == ["bad"]
     assert "did you mean bad?" in refused(cli("presets", "show", "badd"))
 
@@ -169,6 +195,11 @@ def test_edit(cli: Cli, folder: Path, tmp_path: Path) -> None:
     program = tmp_path / "edit.py"
     program.write_text("import pathlib, sys\npath = pathlib.Path(sys.argv[1])\nassert '$input' in path.read_text()\n")
     env = {"VISUAL": "", "EDITOR": f"{sys.executable} {program}"}
+    assert b"nothing was written, so there is no preset new" in cli("presets", "edit", "new", env=env).stderr
+    assert "the editor false ended with code 1" in refused(cli("presets", "edit", "new", env={"VISUAL": "false"}))
+    assert presets.names() == []
+    with program.open("a") as file:
+        file.write("path.write_text(path.read_text() + '# mine\\n')\n")
     ok(cli("presets", "edit", "new", env=env))
     assert presets.read("new", preset_table).prompt == "$input"
     program.write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('prompt = 1\\n')\n")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from llamacli.builtin import TINY
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -22,22 +26,65 @@ def examples() -> list[list[tuple[str, str]]]:
     return found
 
 
+def recipes() -> list[str]:
+    """The lines of ```sh blocks in which a model that is not here writes text."""
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+    return [line for line in lines if re.search(r"llamacli (complete|batch) .*-m (\w+\.gguf|[\w.]+:[\w.]+)", line)]
+
+
+def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    if re.search(r"\bjq\b", command) and shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("block", examples(), ids=[block[0][0][:60] for block in examples()])
 def test_console_examples(block: list[tuple[str, str]], tmp_path: Path) -> None:
     """… stands for any text, a line of it alone for any lines."""
     for command, expected in block:
-        script = f'llamacli() {{ "{sys.executable}" -m llamacli "$@"; }}\n{command}'
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = bash(command, tmp_path)
         pattern = re.escape(expected).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
         assert re.fullmatch(pattern, done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", recipes())
+def test_recipes_for_other_models(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very line runs, with the built-in model under the other one's name, on files such as it is for."""
+    for name in ("model.gguf", "coder.gguf"):
+        (tmp_path / name).symlink_to(TINY)
+    (tmp_path / "contract.txt").write_text("Anna lives in Oakdale. The notice period is two weeks.\n")
+    (tmp_path / "lines.txt").write_text("The red dog saw a small cat.\nWe sleep in the house.\n")
+    (tmp_path / "part.py").write_text("def add(numbers):\n    total = 0\n    for number in numbers:\n")
+    (tmp_path / "broken.py").write_text("print(1 / 0)\n")
+    for name, value in {"NAME": "Anna", "EMAIL": "anna@example.com"}.items():
+        monkeypatch.setenv(f"GIT_AUTHOR_{name}", value)
+        monkeypatch.setenv(f"GIT_COMMITTER_{name}", value)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    changes = "git init -q && git add part.py && git commit -qm one && echo pass >> part.py && git add part.py"
+    assert bash(f"{changes} && echo >> part.py", tmp_path).returncode == 0
+    monkeypatch.setenv("LLAMACLI_TEMP", "0")
+    done = bash(command.replace("qwen3.5:0.8b", "model.gguf"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+    written = re.search(r"> (\w+\.py)$", command)
+    assert (tmp_path / written[1]).read_text().strip() if written else done.stdout.strip()
+
+
+def test_there_are_recipes() -> None:
+    piped = [command for command in recipes() if "| llamacli" in command]
+    piped += [
+        command for block in examples() for command, _ in block if re.search(r"\| llamacli (complete|batch)", command)
+    ]
+    assert len(piped) >= 10
 
 
 def test_every_option_in_the_readme_exists() -> None:
@@ -55,6 +102,7 @@ def test_every_option_in_the_readme_exists() -> None:
         "--no-deps",
         "--check",
         "--compact",
+        "--cached",
     }
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used - known - theirs == set()

@@ -58,6 +58,7 @@ def press(
     (hub / "a $(touch hacked) b-Q4_K_M.gguf").write_bytes(b"GGUF")
     (tmp_path / "work").mkdir()
     (tmp_path / "work/part one.py").write_text("")
+    (home / "notes.txt").write_text("")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("LLAMACLI_HOME", str(tmp_path / "llamacli"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -98,12 +99,28 @@ def got(child: Any) -> str:
         ("llamacli complete -fa aut\t\r", "<complete><-fa><auto>"),
         ("llamacli history exp\t\r", "<history><export>"),
         ("llamacli complete -f part\t\r", "<complete><-f><part one.py>"),
+        ('llamacli complete -m "qwen3.5:0\t\r', "<complete><-m><qwen3.5:0.8b>"),
+        ("llamacli complete --model='qwen3.5:0\t\r", "<complete><--model=qwen3.5:0.8b>"),
+        ('llamacli complete -f "part\t\r', "<complete><-f><part one.py>"),
+        ("llamacli complete -f ~/not\t\r", "<complete><-f><~/notes.txt>"),
+        ("llamacli complete --file=part\t\r", "<complete><--file=part one.py>"),
+        ("llamacli complete --think=hi\t\r", "<complete><--think=high>"),
+        ("A=1 llamacli perp\t\r", "<perplexity>"),
+        ("echo a | llamacli perp\t\r", "<perplexity>"),
+        ("llamacli config set flash_attn of\t\r", "<config><set><flash_attn><off>"),
         ("llamacli complete -m somebody\t\r", "<complete><-m><somebody/weird/a $(touch hacked) b-Q4_K_M.gguf>"),
     ],
 )
 def test_tab(press: Press, tmp_path: Path, typed: str, words: str) -> None:
-    assert got(press(typed)) == words
+    assert got(press(typed)) == words.replace("~", str(tmp_path / "home"))
     assert not (tmp_path / "work/hacked").exists()
+
+
+def test_behind_a_redirection_stands_a_file(press: Press, tmp_path: Path) -> None:
+    child = press("llamacli complete hi > par\t\r")
+    child.send("echo do''ne\r")
+    child.expect_exact("done")
+    assert (tmp_path / "work/part one.py").read_text() == "got<complete><hi>!\n"
 
 
 def test_two_tabs_show_what_there_is(press: Press) -> None:

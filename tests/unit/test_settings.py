@@ -157,7 +157,8 @@ def test_every_variable_reaches_its_setting(config: Path, monkeypatch: pytest.Mo
         ("seed = 99999999999999999999", "seed is too large a number"),
         ("samplers = 'magic'", "samplers = magic: no sampler magic"),
         ("logit_bias = 'x'", "logit_bias = x: ID+BIAS"),
-        ("temp = 1\ntemp = 2", "line 2: cannot overwrite a value"),
+        ("temp = 1\ntemp = 2", "line 2: the same name a second time"),
+        ("temp = 'x\n'", "line 1: a text in quotes ends on its line"),
         ("temp = hot", "line 1: invalid value"),
         ("temp = 2024-01-01", "temp must be a number, not a date or time"),
     ],
@@ -192,8 +193,15 @@ def test_mistakes_in_a_variable(config: Path, monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_an_unknown_variable_is_found(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMACLI_MINE", "1")
+    monkeypatch.setenv("LLAMACLI_NO_GUARD", "")
+    assert settings.unknown_variables(table()) == ["LLAMACLI_MINE"]
+    assert read() == {}
     monkeypatch.setenv("LLAMACLI_TEPM", "1")
-    assert settings.unknown_variables(table()) == ["LLAMACLI_TEPM"]
+    with pytest.raises(UsageError, match="LLAMACLI_TEPM: no such setting; did you mean LLAMACLI_TEMP"):
+        read()
+    monkeypatch.setenv("LLAMACLI_TEPM", "")
+    assert read() == {}
 
 
 def test_presets_may_hold_every_setting(config: Path) -> None:

@@ -28,6 +28,7 @@ from llamacli.engine.json_schema import SchemaError, alone, check, parse, subsch
         ('{"multipleOf": 0}', '"multipleOf" is 0'),
         ('{"properties": {"a/b~": {"nope": 1}}}', 'at /properties/a~1b~0: "nope"'),
         ('{"$ref": "#/required", "required": ["a"]}', "points at no schema"),
+        ('{"pattern": "x\\\\"}', '"pattern" is "x'),
         ('{"nullable": true}', '"type": ["string", "null"]'),
     ],
 )

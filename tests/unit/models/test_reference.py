@@ -74,15 +74,23 @@ def test_a_typo_gets_a_suggestion() -> None:
     assert "qwen3.5:0.8b" in (caught.value.hint or "")
 
 
-def test_an_existing_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_chooses_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is meant by what is written like one: a cloned repository may hold any others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "user").mkdir()
-    (tmp_path / "user" / "repo").write_bytes(b"")
-    assert parse("user/repo").path == Path("user/repo")
-    (tmp_path / "user" / "other").mkdir()
-    assert parse("user/other").repository == "user/other"
-    with pytest.raises(UsageError, match="is a folder"):
-        parse("user")
+    for name in ("user/repo", "qwen3.5:0.8b", "mine", "mine.gguf", "tiny"):
+        (tmp_path / name).write_bytes(b"")
+    assert parse("user/repo").repository == "user/repo"
+    assert parse("qwen3.5:0.8b").path is None
+    assert parse("mine.gguf").path == Path("mine.gguf")
+    assert parse("./user/repo").path == Path("./user/repo")
+    assert parse("./tiny").path == Path("./tiny")
+    with pytest.raises(ModelNotFound) as caught:
+        parse("mine")
+    assert "./mine or mine.gguf" in (caught.value.hint or "")
+    for folder in ("user", "./user"):
+        with pytest.raises(UsageError, match="is a folder"):
+            parse(folder)
 
 
 def test_what_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Fenced code blocks, by CommonMark's rules."""
+"""Fenced code blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from llamacli.tasks.extract import code, code_blocks
         (b"```\n~~~\n```", [b"~~~"]),
         (b"```\nnot closed\nto the end", [b"not closed\nto the end"]),
         (b"  ```\n  a\n   b\n c\n  ```", [b"a\n b\nc"]),
-        (b"    ```\nindented too far", []),
+        (b"1. Do:\n\n    ```py\n    if a:\n        b\n    ```\n2. Done", [b"if a:\n    b"]),
+        (b"```md\n    ```\n```", [b"    ```"]),
         (b"```inline``` code", []),
         (b"``` py\r\na\r\n```\r\n", [b"a"]),
         (b"```\n``` no end\n```", [b"``` no end"]),

@@ -42,6 +42,7 @@ def test_by_line_commas_belong_to_the_description() -> None:
         ("a, a", "two fields a"),
         ("a int b", "is no field"),
         (": text", "is no field"),
+        ('["a"]', "is no field"),
         ("a [strs]", "has the type [strs]"),
     ],
 )
@@ -64,6 +65,8 @@ def test_what_a_schema_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(UsageError, match="no such file"):
             shapes.schema(missing)
     assert json.loads(shapes.schema("where: home/work").source)["required"] == ["where"]
+    assert json.loads(shapes.schema("false_alarms int, truth").source)["required"] == ["false_alarms", "truth"]
+    assert shapes.schema("true").source == "true"
 
 
 def test_many_of_them_keep_their_references() -> None:
