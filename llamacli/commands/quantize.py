@@ -15,7 +15,7 @@ from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.tasks.imatrix_file import ImatrixFile
-    from llamacli.tasks.quantize import QuantizeOptions
+    from llamacli.tasks.quantize_request import QuantizeOptions
     from llamacli.tasks.report import Request
     from llamacli.tasks.target import Choice, Target
     from llamacli.ui.output import Output
@@ -216,7 +216,10 @@ def quantize(
     from llamacli.tasks import quantize_options as parse
     from llamacli.tasks.files import refuse
     from llamacli.tasks.perplexity import read_text
+    from llamacli.tasks.quantize_request import Imatrix, QuantizeOptions
+    from llamacli.tasks.quantize_request import imatrix as read_imatrix
     from llamacli.tasks.quantize_types import TYPES
+    from llamacli.tasks.quantize_write import default_target
     from llamacli.tasks.report import Request
     from llamacli.ui import quantize as ui
     from llamacli.ui import target as target_ui
@@ -234,8 +237,8 @@ def quantize(
     named = parse.words(arguments or [], out, types=wanted is None)
     if calibrate and imatrix is not None:
         raise UsageError("--calibrate and --imatrix exclude each other: both give the importance matrix")
-    options = task.QuantizeOptions(
-        imatrix=None if calibrate else task.imatrix(imatrix, include_weights or (), exclude_weights or ()),
+    options = QuantizeOptions(
+        imatrix=None if calibrate else read_imatrix(imatrix, include_weights or (), exclude_weights or ()),
         output_tensor_type=parse.one_type("--output-tensor-type", output_tensor_type),
         token_embedding_type=parse.one_type("--token-embedding-type", token_embedding_type),
         tensor_types=parse.tensor_types(tensor_type or [], tensor_type_file),
@@ -260,7 +263,7 @@ def quantize(
         parse.only_one(named.types)
     source = model_file(named.model, pull=pull)
     quants = [wanted[1]] if wanted is not None else [kind.name for kind in named.types]
-    paths = [task.default_target(named.model, source, quant) for quant in quants]
+    paths = [default_target(named.model, source, quant) for quant in quants]
     if named.out is not None:
         out_path = Path(named.out)
         paths = [out_path / path.name if report else out_path for path in paths]
@@ -273,7 +276,7 @@ def quantize(
     if calibrate:
         matrix = _calibrated(calibrate, source, options.n_threads, ctx_size, chunks)
         options = dataclasses.replace(
-            options, imatrix=task.Imatrix(None, matrix, tuple(include_weights or ()), tuple(exclude_weights or ()))
+            options, imatrix=Imatrix(None, matrix, tuple(include_weights or ()), tuple(exclude_weights or ()))
         )
     if text is not None:
         targets = list(zip(named.types, paths, strict=True))

@@ -18,7 +18,7 @@ from llamacli.tasks.bench import Measured
 from llamacli.tasks.chunked import Estimate, Perplexity
 from llamacli.tasks.divergence import Statistic
 from llamacli.tasks.files import workspace
-from llamacli.tasks.quantize import QuantizeOptions
+from llamacli.tasks.quantize_request import QuantizeOptions
 from llamacli.tasks.quantize_types import QuantType
 
 #: Tokens that are read and written to measure the speed, and how often.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llamacli.errors import printable
-from llamacli.tasks.quantize import Quantized
+from llamacli.tasks.quantize_result import Quantized
 from llamacli.tasks.target import Choice, Chosen
 from llamacli.ui import columns
 from llamacli.ui import quantize as whole

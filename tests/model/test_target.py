@@ -21,8 +21,9 @@ from llamacli.tasks import calibration, target
 from llamacli.tasks.chunked import Perplexity
 from llamacli.tasks.damage import Damages
 from llamacli.tasks.perplexity import Request, Text, perplexity
-from llamacli.tasks.quantize import QuantizeOptions, plan, quantize
+from llamacli.tasks.quantize import plan, quantize
 from llamacli.tasks.quantize_options import tensor_types
+from llamacli.tasks.quantize_request import QuantizeOptions
 from llamacli.tasks.quantize_types import TENSOR_TYPES, quant_type
 from llamacli.tasks.source_weights import matrices
 from llamacli.tasks.target import Choice, Target, choose
