@@ -79,7 +79,7 @@ def missing_imatrix(
             becomes = f"{printable(tensor.name)} becomes {tensor.type}"
             return UsageError(
                 f"{kind.name} needs an importance matrix ({becomes}), {has}",
-                hint="llamacli imatrix -m MODEL TEXT makes one; then --imatrix FILE",
+                hint="--calibrate TEXT makes one first; or llamacli imatrix -m MODEL TEXT, then --imatrix FILE",
             )
     return None
 
@@ -106,10 +106,10 @@ def warnings(
         yield "COPY changes no tensor: the importance matrix only gets into the metadata"
     for pattern, number in options.tensor_types:
         try:
-            found = any(re.search(lower(pattern), tensor.name) for tensor in tensors)
+            expression = re.compile(lower(pattern))
         except re.error:  # C++ took it
             continue
-        if not found:
+        if not any(expression.search(tensor.name) for tensor in tensors):
             yield f"--tensor-type {pattern}={type_name(number).lower()} is the name of no tensor"
     if options.imatrix and missing_imatrix(kind, tensors, n_values, options) is None:
         lost = [t for t in _without_imatrix(tensors, n_values) if t.name not in _EMBEDDINGS and t.name != _OUTPUT]
@@ -127,6 +127,6 @@ def lower(pattern: str) -> str:
 
 def _without_imatrix(tensors: Sequence[Tensor], n_values: Mapping[str, int]) -> Iterator[Tensor]:
     for tensor in tensors:
-        if tensor.type != tensor.type_before:
-            if n_values.get(tensor.name) != tensor.shape[0] * math.prod(tensor.shape[2:]):
-                yield tensor
+        n_needed = tensor.shape[0] * math.prod(tensor.shape[2:])
+        if tensor.type != tensor.type_before and n_values.get(tensor.name) != n_needed:
+            yield tensor

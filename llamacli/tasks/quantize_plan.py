@@ -9,7 +9,6 @@ from pathlib import Path
 
 from llamacli.engine import quantize as engine
 from llamacli.engine.types import QuantizedTensor, QuantizeParams
-from llamacli.errors import UsageError
 from llamacli.models import gguf, gguf_checks
 from llamacli.models.ggml_types import GGML_TYPES
 from llamacli.models.gguf import DEFAULT_ALIGNMENT, Header
@@ -26,7 +25,7 @@ _LAYER = re.compile(r"^blk\.(\d+)\.")
 class Plan:
     """A model's headers, what llama.cpp is told, and what it would make of each tensor.
 
-    `refused`: why llama.cpp would not go through with it, as things are.
+    `requantized`, `refused`: why llama.cpp would not go through with it, whatever the importance matrix, and as it is.
     """
 
     def __init__(self, source: Path, kind: QuantType, options: QuantizeOptions) -> None:
@@ -47,9 +46,8 @@ class Plan:
             keep_split=options.keep_split,
             pruned=bool(options.prune_layers),
         )
-        self.refused: UsageError | None = checks.missing_imatrix(
-            kind, self.tensors, self._n_values, options
-        ) or checks.requantized(self.parts[0], self.tensors, options)
+        self.requantized = checks.requantized(self.parts[0], self.tensors, options)
+        self.refused = checks.missing_imatrix(kind, self.tensors, self._n_values, options) or self.requantized
 
     def _params(self) -> QuantizeParams:
         options = self.options

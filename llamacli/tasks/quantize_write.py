@@ -57,8 +57,6 @@ def targets(plan: Plan, target: Path) -> list[Path]:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise UsageError(f"{path} is a device or a pipe", hint="--dry-run shows the sizes without writing")
         refuse(path, force=options.force)
-        if not _place(path, alone=len(found) == 1).parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent}")
     return found
 
 
