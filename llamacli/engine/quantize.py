@@ -128,7 +128,7 @@ def _imatrix(params: QuantizeParams, keep: list[Any]) -> Any:
 
 
 def _set(override: Any, key: str, value: int | float | bool | str) -> None:
-    override.key = key.encode()[:MOST_KEY]
+    override.key = key.encode("utf-8", "surrogateescape")[:MOST_KEY]
     if isinstance(value, bool):
         override.tag, override.value.val_bool = _BOOL, value
     elif isinstance(value, int):

@@ -66,7 +66,7 @@ class Started:
 Event = Warned | Started | Estimate | Perplexity
 
 
-def read_text(source: Path | bytes, replace_invalid: bool = False) -> Text:
+def read_text(source: Path | bytes, replace_invalid: bool | None) -> Text:
     """A file, or what came through standard input; as for llama-perplexity without one final line break.
 
     Raises UsageError where it is missing or no UTF-8, StorageError.

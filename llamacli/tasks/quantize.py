@@ -18,12 +18,18 @@ def plan(source: Path, kind: QuantType, options: QuantizeOptions) -> Quantized:
     return Plan(source, kind, options).result()
 
 
-def check(source: Path, target: Path, kind: QuantType, options: QuantizeOptions) -> Quantized:
-    """As `plan`, and raises what would keep `quantize` from beginning."""
+def check(
+    source: Path, target: Path | None, kind: QuantType, options: QuantizeOptions, *, imatrix_follows: bool = False
+) -> Quantized:
+    """As `plan`, and raises what would keep `quantize` from beginning.
+
+    Without a target nothing is to be written. `imatrix_follows`: an importance matrix is still to be made.
+    """
     planned = Plan(source, kind, options)
-    targets(planned, target)
-    if planned.refused is not None:
-        raise planned.refused
+    if target is not None:
+        targets(planned, target)
+        if (refused := planned.requantized if imatrix_follows else planned.refused) is not None:
+            raise refused
     return planned.result()
 
 

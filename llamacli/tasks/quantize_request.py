@@ -37,8 +37,6 @@ class Imatrix:
         """What llama.cpp is given. Raises UsageError where nothing is left."""
         from llamacli.tasks.imatrix_file import means
 
-        if self.include and self.exclude:
-            raise UsageError("--include-weights and --exclude-weights exclude each other")
         found = dict(means(self.file))
         kept = {
             name: values

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +207,11 @@ def test_another_alignment(cli: Cli, tmp_path: Path) -> None:
         (("tiny", "q4_0", "--override-kv", "a.b=c"), "KEY=TYPE:VALUE is wanted"),
         (("tiny", "q4_0", "--override-kv", "a.b=int:-1"), "between 0 and 4294967295"),
         (("tiny", "q4_0", "--override-kv", "a.b=bool:yes"), "a bool is true or false"),
+        (("tiny", "q4_0", "--override-kv", "general.alignment=int:64"), "lays the file out as it does"),
         (("tiny", "q4_0", "--include-weights", "a"), "--include-weights goes with --imatrix"),
         (("tiny", "q4_0", "--imatrix", "none"), "no such file"),
         (("tiny", "iq2_xxs"), "IQ2_XXS needs an importance matrix"),
-        (("tiny", "q2_k_s"), "hint: llamacli imatrix -m MODEL TEXT makes one"),
+        (("tiny", "q2_k_s"), "hint: --calibrate TEXT makes one first; or llamacli imatrix -m MODEL TEXT"),
         (("tiny", "iq2_xxs", "--pure"), "needs an importance matrix"),
         (("tiny", "q8_0", "--token-embedding-type", "iq1_s"), "needs an importance matrix"),
     ],
@@ -462,31 +463,6 @@ def test_killed_at_random_moments(model: Path, tmp_path: Path) -> None:
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Gives a file system of so many bytes, which needs root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = []
-
-    def mount(n_bytes: int) -> Path:
-        while mounted:
-            subprocess.run(["umount", mounted.pop()], check=True)
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "none", folder], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"a small file system needs root: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        return folder
-
-    if shutil.which("mount") is None or sys.platform != "linux":
-        pytest.skip("a small file system needs Linux and root")
-    yield mount
-    while mounted:
-        subprocess.run(["umount", mounted.pop()], check=True)
 
 
 def test_a_disk_that_becomes_full(
