@@ -22,11 +22,11 @@ from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.errors import OutOfMemory, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
 from llamacli.tasks import quantize
+from llamacli.tasks import quantize_checks as checks
 from llamacli.tasks.damage import ROUNDS, SECONDS, Damages
 from llamacli.tasks.knapsack import Option, solve
-from llamacli.tasks.quantize_plan import headers
+from llamacli.tasks.quantize_plan import Plan, headers
 from llamacli.tasks.quantize_request import QuantizeOptions
-from llamacli.tasks.quantize_result import Quantized
 from llamacli.tasks.quantize_sizes import padded
 from llamacli.tasks.quantize_types import TENSOR_TYPES, QuantType, quant_type
 from llamacli.tasks.source_weights import SourceTensor, matrices
@@ -146,7 +146,7 @@ def choose(
     if job.n_bytes > (free := native.memory_available()) > 0:
         raise OutOfMemory(
             f"{source}: types are tried in memory: {size_text(job.n_bytes)} are needed, {size_text(free)} are free",
-            hint="a smaller original (Q8_0), or a stock type such as Q4_K_M",
+            hint="a smaller original (Q8_0, with --allow-requantize), or a stock type such as Q4_K_M",
         )
     context = ContextOptions(n_ctx=0, n_threads=options.n_threads)
     with Trials(model or ModelOptions(source), context, job.tensors, text[1] if text else None) as trials:
@@ -206,25 +206,33 @@ class _Job:
         if not self.tensors:
             raise UsageError(f"{source} has no tensors to choose types for", hint="start from an F16, BF16 or F32 file")
         self.kept = [tensor for tensor in every if tensor.type not in _PRECISE]
-        weights = sum(math.prod(tensor.shape) for tensor in as_f16.tensors)
+        mine = {tensor.name for tensor in self.tensors}
+        again = checks.requantized(parts[0], [tensor for tensor in as_f16.tensors if tensor.name in mine], options)
+        if (refused := as_f16.refused or again) is not None:
+            raise refused
+        self._weights = weights = sum(math.prod(tensor.shape) for tensor in as_f16.tensors)
         sizes = {tensor.name: tensor.bytes for tensor in as_f16.tensors}
-        data, padding = sum(sizes.values()), sum(padded(n) - n for n in sizes.values())
+        data = sum(sizes.values())
         self.label = _label(target, weights)
-        # Everything in the file but the free tensors.
-        overhead = as_f16.size - data - padding
-        self.fixed = as_f16.size - sum(padded(sizes[tensor.name]) for tensor in every)
+        # Everything in the file but the weights; then everything but the free tensors.
+        self._overhead = sum(as_f16.sizes) - data
+        self.fixed = sum(as_f16.sizes) - sum(padded(sizes[tensor.name]) for tensor in every)
         self.fixed += sum(padded(tensor.n_bytes) for tensor in self.kept)
         if target.bits_per_weight is not None:
-            self.target_size = overhead + padding + int(target.bits_per_weight * weights / 8)
+            self.target_size = self._overhead + int(target.bits_per_weight * weights / 8)
         else:
             self.target_size = target.size or 0
         room = self.target_size - self.fixed
         self.bits = 8 * room / sum(tensor.weights for tensor in self.tensors)
         self.candidates = self._candidates()
 
-    def _planned(self, types: tuple[tuple[str, int], ...]) -> Quantized:
+    def _planned(self, types: tuple[tuple[str, int], ...]) -> Plan:
         options = replace(self.options, tensor_types=(*self.options.tensor_types, *types), allow_requantize=True)
-        return quantize.plan(self.source, quant_type("Q8_0"), options)
+        return Plan(self.source, quant_type("Q8_0"), options)
+
+    def _amount(self, size: int) -> str:
+        """A file's size as --target-size and as --target-bpw have it."""
+        return f"{size:,} bytes ({8 * max(size - self._overhead, 0) / self._weights:.2f} bits per weight)"
 
     def _candidates(self) -> dict[str, list[int]]:
         """Types that each tensor can have. Raises UsageError where no choice is small enough, or none is needed."""
@@ -232,13 +240,17 @@ class _Job:
         least = self.fixed + sum(min(tensor_size(t, kind) for kind in every[t.name]) for t in self.tensors)
         most = self.fixed + sum(padded(tensor.n_bytes) for tensor in self.tensors)
         if least > self.target_size:
-            hint = None if self.options.imatrix else "with an importance matrix (--imatrix) there are smaller types"
             raise UsageError(
-                f"{self.source} can have {least:,} bytes at the least, and {self.target_size:,} are wanted", hint=hint
+                f"{self.source} can have {self._amount(least)} at the least, "
+                f"and {self._amount(self.target_size)} are wanted",
+                hint=None
+                if self.options.imatrix
+                else "with an importance matrix (--calibrate TEXT, or --imatrix FILE) there are smaller types",
             )
         if most <= self.target_size:
             raise UsageError(
-                f"{self.source} has {most:,} bytes as it is, and {self.target_size:,} are allowed: nothing to do"
+                f"{self.source} has {self._amount(most)} as it is, and {self._amount(self.target_size)} are allowed: "
+                "nothing to do"
             )
         enough = {
             name: [kind for kind in kinds if bits(kind) >= _LOWEST_SHARE * self.bits] or kinds

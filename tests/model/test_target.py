@@ -140,8 +140,8 @@ def test_the_same_choice_twice_and_its_sum_is_the_whole(source: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "options", "message"),
     [
-        (Target(bits_per_weight=3), QuantizeOptions(), "bytes at the least, and"),
-        (Target(size=1000), QuantizeOptions(), "and 1,000 are wanted"),
+        (Target(bits_per_weight=3), QuantizeOptions(), r"at the least, and [\d,]+ bytes \(3.00 bits per weight\)"),
+        (Target(size=1000), QuantizeOptions(), "and 1,000 bytes "),
         (Target(size=1 << 30), QuantizeOptions(), "nothing to do"),
         (Target(bits_per_weight=5), QuantizeOptions(prune_layers=(0,)), "--prune-layers"),
     ],
