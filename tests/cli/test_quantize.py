@@ -238,6 +238,12 @@ def test_a_tensor_type_that_does_not_fit_the_rows(cli: Cli, plain: Path, tmp_pat
     assert "the rows of token_embd.weight have 64 weights, and the type comes in blocks of 256" in message
 
 
+def test_a_type_that_nothing_stands_in_for(cli: Cli, plain: Path, tmp_path: Path) -> None:
+    """llama.cpp has a fallback for most types, but none for this one."""
+    code, message = failure(cli("quantize", plain, "q1_0", "-o", tmp_path / "x"))
+    assert (code, "its rows are too short for the type: no tensor type fallback" in message) == (2, True)
+
+
 def test_a_quantised_model(cli: Cli, plain: Path, tmp_path: Path) -> None:
     small = tmp_path / "small-Q8_0.gguf"
     assert cli("quantize", plain, small, "q8_0").returncode == 0
