@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from llamacli import signals
 from llamacli.engine.types import ContextOptions, ModelOptions
@@ -102,13 +104,15 @@ def report(request: Request) -> Iterator[Step | Warned | Row]:
         stack.enter_context(contextlib.suppress(signals.Ended))
         # The base's predictions of each token are kept in a file: models side by side need not fit into memory.
         n_bytes = sum(each.size for each in planned)
-        base = stack.enter_context(workspace(folder, f"{request.source} report", n_bytes)) / "logits"
-        yield from _row(request, request.source, save=base)
+        logits = stack.enter_context(workspace(folder, f"{request.source} report", n_bytes)) / "logits"
+        base_nll = yield from _row(request, request.source, logits)
+        if base_nll is None:
+            return
         for kind, path in request.targets:
             yield from _quantized(request, kind, path)
             if signals.flag[0]:
                 return
-            yield from _row(request, path, base=base)
+            yield from _row(request, path, logits, base_nll)
 
 
 def _quantized(request: Request, kind: QuantType, path: Path) -> Iterator[Step]:
@@ -125,7 +129,8 @@ def _quantized(request: Request, kind: QuantType, path: Path) -> Iterator[Step]:
         except Exception as error:
             events.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    if not signals.flag[0]:
+        threading.Thread(target=work, daemon=True).start()
     while not signals.flag[0]:
         try:
             event = events.get(timeout=_PATIENCE)
@@ -139,18 +144,23 @@ def _quantized(request: Request, kind: QuantType, path: Path) -> Iterator[Step]:
 
 
 def _row(
-    request: Request, path: Path, *, save: Path | None = None, base: Path | None = None
-) -> Iterator[Step | Warned | Row]:
-    """Nothing where a signal came before the end."""
+    request: Request, path: Path, logits: Path, base_nll: np.ndarray | None = None
+) -> Generator[Step | Warned | Row, None, np.ndarray | None]:
+    """Returns how unlikely each token was; None, and no row, where a signal came before the end.
+
+    The original, which comes without `base_nll`, leaves its predictions in `logits` for the others.
+    """
+    is_base = base_nll is None
     label = _label(path)
     measured: Perplexity | None = None
     for event in perplexity.perplexity(
         perplexity.Request(
             models=[ModelOptions(path)],
             texts=[request.text],
-            kl_base=base,
-            save_logits=save,
-            n_ctx=request.n_ctx if base is None else None,
+            kl_base=None if is_base else logits,
+            kl_base_nll=base_nll,
+            save_logits=logits if is_base else None,
+            n_ctx=request.n_ctx if is_base else None,
             most_chunks=request.most_chunks,
             context=ContextOptions(n_ctx=0, n_threads=request.options.n_threads),
         )
@@ -160,19 +170,21 @@ def _row(
         elif isinstance(event, Perplexity):
             measured = event
     if measured is None or not measured.complete:
-        return
+        return None
     speeds: list[Measured] = []
     for found in _speeds(request, path):
         if isinstance(found, bench.Step):
             yield Step(label, "speed", found.step, found.n_step)
-        elif isinstance(found, bench.Warned) and base is None:  # once
+        elif isinstance(found, bench.Warned) and is_base:  # once
             yield Warned(found.message)
         elif isinstance(found, bench.Failed):
             raise found.error
         elif isinstance(found, Measured):
             speeds.append(found)
-    if len(speeds) == 2:
-        yield _of(path, measured, speeds)
+    if len(speeds) < 2:
+        return None
+    yield _of(path, measured, speeds)
+    return measured.token_nll
 
 
 def _label(path: Path) -> str:
