@@ -21,7 +21,7 @@ from llamacli.engine.threads import logical_cores
 from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.errors import OutOfMemory, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
-from llamacli.tasks import quantize
+from llamacli.tasks import calibration, quantize
 from llamacli.tasks import quantize_checks as checks
 from llamacli.tasks.damage import ROUNDS, SECONDS, Damages
 from llamacli.tasks.knapsack import Option, solve
@@ -196,7 +196,10 @@ class _Job:
                 hint="prune first (COPY --prune-layers), then choose types for the pruned file",
             )
         parts = headers(source)
+        # The model, and three times predictions: the original's, those of a trial, and where llama.cpp computes them.
+        n_vocab = next((tensor.n_rows for tensor in matrices(parts) if tensor.name == "token_embd.weight"), 0)
         self.n_bytes = sum(tensor.n_bytes for part in parts for tensor in part.tensors)
+        self.n_bytes += 3 * 4 * n_vocab * (calibration.n_tokens(n_vocab) if n_vocab else 0)
         # What llama.cpp lets be quantised, and no option of the user's decides, follows a pattern behind all others.
         as_f32, as_f16 = (self._planned(((".", kind),)) for kind in _FLOATS[:2])
         free = {a.name for a, b in zip(as_f32.tensors, as_f16.tensors, strict=True) if a.type != b.type}
