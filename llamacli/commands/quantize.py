@@ -61,7 +61,10 @@ def quantize(
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(
-            "--calibrate", metavar="TEXT", help="Make an importance matrix of this text first, and use it; repeatable."
+            "--calibrate",
+            metavar="TEXT",
+            help="Make an importance matrix of this text first, and use it; repeatable.",
+            rich_help_panel=REPORT,
         ),
     ] = None,
     report: Annotated[
