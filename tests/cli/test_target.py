@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_nothing(stage: str, tmp_path: Path) -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
     arguments = ["quantize", "tiny", "-o", tmp_path / "x.gguf", "--target-bpw", "4.5", "-t", "1"]
     arguments += ["--save-types", tmp_path / "types"]
-    child = pexpect.spawn(sys.executable, ["-m", "llamacli", *map(str, arguments)], timeout=60, dimensions=(24, 160))
+    child = pexpect.spawn(sys.executable, ["-m", "llamacli", *map(str, arguments)], timeout=240, dimensions=(24, 160))
     child.expect(stage)
     child.sendintr()
     began = time.monotonic()
