@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,3 +133,28 @@ def cli() -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Gives a file system of so many bytes, which needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = []
+
+    def mount(n_bytes: int) -> Path:
+        while mounted:
+            subprocess.run(["umount", mounted.pop()], check=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "none", folder], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"a small file system needs root: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+        return folder
+
+    if shutil.which("mount") is None or sys.platform != "linux":
+        pytest.skip("a small file system needs Linux and root")
+    yield mount
+    while mounted:
+        subprocess.run(["umount", mounted.pop()], check=True)

@@ -15,7 +15,8 @@ from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.tasks.imatrix_file import ImatrixFile
-    from llamacli.tasks.quantize import QuantizeOptions
+    from llamacli.tasks.perplexity import Text
+    from llamacli.tasks.quantize_request import QuantizeOptions
     from llamacli.tasks.report import Request
     from llamacli.tasks.target import Choice, Target
     from llamacli.ui.output import Output
@@ -60,7 +61,10 @@ def quantize(
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(
-            "--calibrate", metavar="TEXT", help="Make an importance matrix of this text first, and use it; repeatable."
+            "--calibrate",
+            metavar="TEXT",
+            help="Make an importance matrix of this text first, and use it; repeatable.",
+            rich_help_panel=REPORT,
         ),
     ] = None,
     report: Annotated[
@@ -214,9 +218,11 @@ def quantize(
     from llamacli.commands.locate import model_file
     from llamacli.tasks import quantize as task
     from llamacli.tasks import quantize_options as parse
+    from llamacli.tasks import quantize_request as request
     from llamacli.tasks.files import refuse
     from llamacli.tasks.perplexity import read_text
-    from llamacli.tasks.quantize_types import TYPES
+    from llamacli.tasks.quantize_types import TYPES, quant_type
+    from llamacli.tasks.quantize_write import default_target
     from llamacli.tasks.report import Request
     from llamacli.ui import quantize as ui
     from llamacli.ui import target as target_ui
@@ -227,15 +233,29 @@ def quantize(
         ui.show_types(TYPES, output)
         return
     wanted = parse.target(target_size, target_bpw)
-    if wanted is None and save_types is not None:
-        raise UsageError("--save-types goes with --target-size or --target-bpw")
-    if wanted is not None and report is not None:
-        raise UsageError("--report compares types, and a target size chooses them")
+    for wrong, message in (
+        (wanted is None and save_types is not None, "--save-types goes with --target-size or --target-bpw"),
+        (wanted is not None and report is not None, "--report compares types, and a target size chooses them"),
+        (report is None and plot is not None, "--plot goes with --report TEXT"),
+        (report is not None and dry_run, "--dry-run writes nothing, and --report compares files"),
+        (include_weights and exclude_weights, "--include-weights and --exclude-weights exclude each other"),
+        (
+            calibrate and imatrix is not None,
+            "--calibrate and --imatrix exclude each other: both give the importance matrix",
+        ),
+        (
+            not (report or calibrate) and (ctx_size is not None or chunks is not None),
+            "--ctx-size and --chunks go with --report or --calibrate",
+        ),
+    ):
+        if wrong:
+            raise UsageError(message)
+    include, exclude = tuple(include_weights or ()), tuple(exclude_weights or ())
     named = parse.words(arguments or [], out, types=wanted is None)
-    if calibrate and imatrix is not None:
-        raise UsageError("--calibrate and --imatrix exclude each other: both give the importance matrix")
-    options = task.QuantizeOptions(
-        imatrix=None if calibrate else task.imatrix(imatrix, include_weights or (), exclude_weights or ()),
+    if report is None and wanted is None:
+        parse.only_one(named.types)
+    options = request.QuantizeOptions(
+        imatrix=None if calibrate else request.imatrix(imatrix, include, exclude),
         output_tensor_type=parse.one_type("--output-tensor-type", output_tensor_type),
         token_embedding_type=parse.one_type("--token-embedding-type", token_embedding_type),
         tensor_types=parse.tensor_types(tensor_type or [], tensor_type_file),
@@ -250,38 +270,38 @@ def quantize(
         force=force,
         reads=(tensor_type_file,) if tensor_type_file else (),
     )
-    if report is None and plot is not None:
-        raise UsageError("--plot goes with --report TEXT")
-    if report is not None and dry_run:
-        raise UsageError("--dry-run writes nothing, and --report compares files")
-    if not (report or calibrate) and (ctx_size is not None or chunks is not None):
-        raise UsageError("--ctx-size and --chunks go with --report or --calibrate")
-    if report is None and wanted is None:
-        parse.only_one(named.types)
     source = model_file(named.model, pull=pull)
     quants = [wanted[1]] if wanted is not None else [kind.name for kind in named.types]
-    paths = [task.default_target(named.model, source, quant) for quant in quants]
+    paths = [default_target(named.model, source, quant) for quant in quants]
     if named.out is not None:
-        out_path = Path(named.out)
-        paths = [out_path / path.name if report else out_path for path in paths]
-    if report is not None and named.out is not None and not out_path.is_dir():
-        raise UsageError(f"{named.out} is no folder: --report makes several files", hint="name a folder that is there")
-    text = read_text(report) if report is not None else None
-    if calibrate or wanted is not None:  # before minutes are spent
-        for path in [] if dry_run else paths:
+        folder_or_file = Path(named.out)
+        if report is not None and not folder_or_file.is_dir():
+            raise UsageError(
+                f"{named.out} is no folder: --report makes several files", hint="name a folder that is there"
+            )
+        paths = [folder_or_file / path.name if report else folder_or_file for path in paths]
+    text = read_text(report, None) if report is not None else None
+    texts = [read_text(each, None) for each in calibrate or ()]
+    if plot is not None:
+        from llamacli.ui import plots
+
+        plots.check(plot.suffix)
+    for path in (plot, save_types):
+        if path is not None:
             refuse(path, force=force)
-    if calibrate:
-        matrix = _calibrated(calibrate, source, options.n_threads, ctx_size, chunks)
-        options = dataclasses.replace(
-            options, imatrix=task.Imatrix(None, matrix, tuple(include_weights or ()), tuple(exclude_weights or ()))
-        )
+    if texts or wanted is not None:  # before minutes are spent; a size has no type yet
+        for kind, path in zip(named.types or (quant_type("Q8_0"),), paths, strict=True):
+            task.check(source, None if dry_run else path, kind, options, imatrix_follows=bool(texts))
+    if texts:
+        matrix = _calibrated(texts, source, options.n_threads, ctx_size, chunks)
+        options = dataclasses.replace(options, imatrix=request.Imatrix(None, matrix, include, exclude))
     if text is not None:
         targets = list(zip(named.types, paths, strict=True))
         _report(Request(source, targets, options, text, ctx_size, chunks), plot, output)
         return
     choice = None
     if wanted is not None:
-        choice = _chosen(source, wanted[0], options, calibrate or (), save_types)
+        choice = _chosen(source, wanted[0], options, texts, save_types)
         kind, options = choice.kind, choice.options
     else:
         (kind,) = named.types
@@ -297,18 +317,14 @@ def quantize(
 
 
 def _chosen(
-    source: Path, target: Target, options: QuantizeOptions, texts: Sequence[Path], save_types: Path | None
+    source: Path, target: Target, options: QuantizeOptions, texts: Sequence[Text], save_types: Path | None
 ) -> Choice:
     """Types for a target size, measured on these texts, or on what the model itself writes."""
-    from llamacli.tasks.files import refuse, write
-    from llamacli.tasks.perplexity import read_text
+    from llamacli.tasks.files import write
     from llamacli.tasks.target import choose
     from llamacli.ui import target as ui
 
-    if save_types is not None:
-        refuse(save_types, force=options.force)
-    read = [read_text(text) for text in texts]
-    text = (", ".join(each.name for each in read), "\n".join(each.text for each in read)) if read else None
+    text = (", ".join(each.name for each in texts), "\n".join(each.text for each in texts)) if texts else None
     with ui.Progress() as progress:
         choice = choose(source, target, options, text=text, on_progress=progress.update)
     if save_types is not None:
@@ -317,43 +333,50 @@ def _chosen(
 
 
 def _calibrated(
-    texts: Sequence[Path], source: Path, n_threads: int, n_ctx: int | None, most_chunks: int | None
+    texts: Sequence[Text], source: Path, n_threads: int, n_ctx: int | None, most_chunks: int | None
 ) -> ImatrixFile:
     """An importance matrix of these texts, in memory."""
     from llamacli import signals
     from llamacli.engine.types import ContextOptions, ModelOptions
     from llamacli.tasks import imatrix as task
-    from llamacli.tasks.perplexity import read_text
     from llamacli.ui import imatrix as ui
 
     request = task.Request(
-        texts=[read_text(text) for text in texts],
+        texts=texts,
         model=ModelOptions(source),
         n_ctx=n_ctx,
         most_chunks=most_chunks,
         ppl=False,
         context=ContextOptions(n_ctx=0, n_threads=n_threads),
     )
-    with signals.deferred(signals.FINISHING_SECONDS), ui.Bars() as bars:
+    with signals.deferred(), ui.Bars() as bars:
         result = ui.followed(task.imatrix(request, bars.loading), bars)
+    signals.check()  # of a part of the texts nothing is made
     assert result is not None
+    ui.warn(result)
     return result.matrix
 
 
 def _report(request: Request, plot: Path | None, output: Output) -> None:
+    """Whatever ends it, the rows that are done are shown."""
     from llamacli import signals
-    from llamacli.tasks.files import refuse, write
-    from llamacli.tasks.report import report
+    from llamacli.errors import LlamacliError
+    from llamacli.tasks.files import write
+    from llamacli.tasks.report import Row, report
     from llamacli.ui import plots
     from llamacli.ui import report as ui
 
-    force = request.options.force
-    if plot is not None:
-        plots.check(plot.suffix)
-        refuse(plot, force=force)
+    rows: list[Row] = []
+    n_wanted = 1 + len(request.targets)
     with signals.deferred(signals.FINISHING_SECONDS):
-        with ui.Bars() as bars:
-            rows = ui.followed(report(request), bars)
+        try:
+            with ui.Bars() as bars:
+                for row in ui.followed(report(request), bars):
+                    rows.append(row)
+        except LlamacliError:
+            if rows:
+                ui.show(rows, n_wanted, output)
+            raise
+        ui.show(rows, n_wanted, output)
         if plot is not None and len(rows) > 1:
-            write(plot, plots.draw_report(rows, plot.suffix), force=force)
-        ui.show(rows, 1 + len(request.targets), output)
+            write(plot, plots.draw_report(rows, plot.suffix), force=request.options.force)

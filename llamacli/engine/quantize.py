@@ -128,7 +128,7 @@ def _imatrix(params: QuantizeParams, keep: list[Any]) -> Any:
 
 
 def _set(override: Any, key: str, value: int | float | bool | str) -> None:
-    override.key = key.encode()[:MOST_KEY]
+    override.key = key.encode("utf-8", "surrogateescape")[:MOST_KEY]
     if isinstance(value, bool):
         override.tag, override.value.val_bool = _BOOL, value
     elif isinstance(value, int):
@@ -156,6 +156,11 @@ def _error(source: Path, params: QuantizeParams, *, loading: bool) -> LlamacliEr
     if "regex" in reason or "regular expression" in reason:  # C++'s dialect: only the library can tell
         patterns = printable(" ".join(pattern for pattern, _ in params.tt_overrides))
         return UsageError(f"--tensor-type {patterns}: {reason}", hint="a pattern is a regular expression of ECMAScript")
+    if "fallback" in reason:
+        return UsageError(
+            f"{source}: its rows are too short for the type: {reason}",
+            hint="a type whose blocks are of 32, such as Q4_0",
+        )
     if re.search(r"bad_alloc|out of memory|length_error", reason):
         return OutOfMemory(
             f"{source}: not enough memory: {reason}", hint="--max-buffer-size 256 keeps less of a tensor in memory"

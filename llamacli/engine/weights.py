@@ -53,11 +53,11 @@ class Weights:
                     places.add(source)
         return False  # nothing of it needs to be waited for
 
-    def set(self, name: str, data: np.ndarray) -> None:
-        """Give a tensor these bytes, of the type that it has in the model. Raises EngineError for another size."""
+    def set(self, name: str, data: np.ndarray, offset: int = 0) -> None:
+        """Give a tensor these bytes, in the type that it has in the model. Raises EngineError behind its end."""
         data = np.ascontiguousarray(data)
         for place in self._places[name]:
             n_bytes = native.ggml_base.ggml_nbytes(place)
-            if n_bytes != data.nbytes:
-                raise EngineError(f"{printable(name)} has {n_bytes} bytes, not {data.nbytes}")
-            native.ggml_base.ggml_backend_tensor_set(place, data.ctypes.data, 0, n_bytes)
+            if offset + data.nbytes > n_bytes:
+                raise EngineError(f"{printable(name)} has {n_bytes} bytes, not {offset + data.nbytes}")
+            native.ggml_base.ggml_backend_tensor_set(place, data.ctypes.data, offset, data.nbytes)

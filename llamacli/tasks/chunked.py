@@ -52,7 +52,7 @@ class Perplexity:
     """The result of one model on one text. `complete` is false where a signal came before the last chunk.
 
     `nll` is the mean; `tokens` are those scored; `base` is what the model was compared with, and `statistics` how, by
-    llama-perplexity's names.
+    llama-perplexity's names. `token_nll`: float64 (tokens,).
     """
 
     model: str
@@ -74,6 +74,7 @@ class Perplexity:
     base: str | None
     statistics: Mapping[str, Statistic] | None
     running: tuple[Estimate, ...]
+    token_nll: np.ndarray
 
 
 class Reader:
@@ -152,7 +153,8 @@ class Reader:
 class Run:
     """A text's chunks, int32 (n_chunk, n_ctx), and the models that read them at once.
 
-    All models after the first are compared with it, or all with `file`. Without `base_is_shown` the first is there to
+    All models after the first are compared with it, or all with `file`, which knows unlikely tokens as such only:
+    `base_nll`, float64 (tokens,), says how unlikely they were. Without `base_is_shown` the first is there to
     be compared with only.
     """
 
@@ -163,10 +165,13 @@ class Run:
         chunks: np.ndarray,
         *,
         file: logits_file.Reader | None = None,
+        base_nll: np.ndarray | None = None,
         base_is_shown: bool = True,
     ) -> None:
         self.chunks = chunks
         self._readers, self._file = readers, file
+        self._base_nll = base_nll
+        self._counted = 0  # tokens
         base = str(file.path) if file else readers[0].name
         self._followed = [_Followed(reader, text, base if file or i else None) for i, reader in enumerate(readers)]
         self._shown = self._followed if base_is_shown else self._followed[1:]
@@ -217,6 +222,9 @@ class Run:
     def _count(self, tokens: np.ndarray, logits: list[np.ndarray], writer: logits_file.Writer | None) -> None:
         targets = tokens[-len(logits[0]) :]
         base: Base | None = Stored(*self._file.next(), targets) if self._file else None
+        if base is not None and self._base_nll is not None:
+            base.nll = self._base_nll[self._counted : self._counted + len(targets)]
+        self._counted += len(targets)
         for followed, rows in zip(self._followed, logits, strict=True):
             sums = log_sum_exp(rows)
             nll = sums - rows[np.arange(len(targets)), targets]
@@ -239,6 +247,7 @@ class _Followed:
         """`base`: the name of what it is compared with."""
         self._reader, self._text, self._base = reader, text, base
         self._sums = NllSums()
+        self._nll: list[np.ndarray] = []
         self._chunk_ppl = 0.0
         self.divergence = Divergence() if base is not None else None
         self.running: list[Estimate] = []
@@ -246,6 +255,7 @@ class _Followed:
     def add(self, nll: np.ndarray) -> None:
         """A chunk's."""
         self._chunk_ppl = self._sums.add(nll)
+        self._nll.append(nll)
         if math.isnan(self._chunk_ppl):
             raise BadModelFile(f"{self._reader.name}: its weights give no numbers (NaN); the file is damaged")
 
@@ -280,6 +290,7 @@ class _Followed:
             base=self._base,
             statistics=self.divergence.statistics() if self.divergence is not None else None,
             running=tuple(self.running),
+            token_nll=np.concatenate(self._nll),
         )
 
 

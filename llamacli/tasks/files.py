@@ -4,55 +4,90 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from llamacli import signals
 from llamacli.errors import StorageError, UsageError
 
 
 def refuse(path: Path, *, force: bool) -> None:
-    """Raises UsageError where `path` cannot be written as a new file: a folder, or there already without `force`."""
+    """Raises UsageError where `path` cannot be written as a new file: a folder, or in none, or there already without
+    `force`.
+    """
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file in it")
     if not force and not is_special(path) and os.path.lexists(path):
         raise UsageError(f"{path} is there already", hint="another name, or --force")
+    if not Path(os.path.realpath(path)).parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
 
 
 @contextlib.contextmanager
 def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """A file that takes its name at the end, if no exception came. A device or a pipe is written as it is.
 
-    A link goes on pointing to its file, and a file that is replaced keeps its permissions.
+    A link goes on pointing to its file, and a file that is replaced keeps its permissions. What a killed process left
+    of the same name is removed first.
 
     Raises UsageError as `refuse`; StorageError where the disk is full, or read-only.
     """
     refuse(path, force=force)
     target = path if is_special(path) else Path(os.path.realpath(path))
-    temporary = target if is_special(path) else target.with_name(f".{target.name[:100]}.{os.getpid()}")
     try:
-        if temporary is target:
-            with target.open("wb", buffering=0) as file:
-                yield file
+        if is_special(path):
+            with target.open("wb", buffering=0) as device:
+                yield cast(BinaryIO, device)
             return
+        temporary, file = _create(target)
         with signals.on_end(lambda: temporary.unlink(missing_ok=True)):
             try:
-                with temporary.open("xb") as file:
+                with file:
                     with contextlib.suppress(OSError):
                         os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, target)
+                    if os.name != "posix":
+                        file.close()  # Windows renames no open file; elsewhere the lock stays until it has its name
+                    os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def _create(target: Path) -> tuple[Path, BinaryIO]:
+    """A hidden file beside `target`, which carries a lock as long as it is written. Those without one go."""
+    prefix = f".{target.name[:50]}."
+    with contextlib.suppress(OSError):
+        for other in list(target.parent.iterdir()):
+            if other.name.startswith(prefix) and re.fullmatch("[0-9a-f]{8}", other.name[len(prefix) :]):
+                with contextlib.suppress(OSError), other.open("rb") as left:
+                    _lock(left)
+                    other.unlink()
+    while True:
+        path = target.with_name(prefix + os.urandom(4).hex())
+        file = path.open("xb")
+        with contextlib.suppress(OSError):
+            _lock(file)
+        if path.exists():  # nobody took it for left behind before it was locked
+            return path, file
+        file.close()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Raises OSError where another process has it. Windows needs no lock: it removes no open file."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

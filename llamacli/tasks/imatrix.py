@@ -138,8 +138,6 @@ def _refuse(request: Request) -> None:
             f"{out} is there already", hint="--resume goes on where it ends, --force replaces it, -o names another file"
         )
     refuse(out, force=True)
-    if not out.parent.is_dir():
-        raise StorageError(f"{out}: there is no folder {out.parent}")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise StorageError(f"{out}: no permission to write there")
 

@@ -35,13 +35,15 @@ class Text:
 class Request:
     """What to measure. `context` holds all about the context but its size; `n_ctx` 0 is the trained size.
 
-    The models are compared with `against`, with the file `kl_base`, or, where there are several, with the first.
+    The models are compared with `against`, with the file `kl_base`, or, where there are several, with the first. With
+    `kl_base_nll`, the `token_nll` of the run that wrote the file, their perplexities are compared exactly.
     """
 
     models: Sequence[ModelOptions]
     texts: Sequence[Text]
     against: ModelOptions | None = None
     kl_base: Path | None = None
+    kl_base_nll: np.ndarray | None = None
     save_logits: Path | None = None
     force: bool = False
     n_ctx: int | None = None
@@ -66,7 +68,7 @@ class Started:
 Event = Warned | Started | Estimate | Perplexity
 
 
-def read_text(source: Path | bytes, replace_invalid: bool = False) -> Text:
+def read_text(source: Path | bytes, replace_invalid: bool | None) -> Text:
     """A file, or what came through standard input; as for llama-perplexity without one final line break.
 
     Raises UsageError where it is missing or no UTF-8, StorageError.
@@ -204,4 +206,4 @@ def _against_file(request: Request, readers: Sequence[Reader], base: logits_file
                     hint="leave the text out: the file holds its tokens",
                 )
     title = request.texts[0].name if request.texts else str(base.path)
-    return Run(title, list(readers), base.tokens[: request.most_chunks], file=base)
+    return Run(title, list(readers), base.tokens[: request.most_chunks], file=base, base_nll=request.kl_base_nll)

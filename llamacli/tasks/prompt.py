@@ -55,15 +55,20 @@ def read_file(path: Path, label: str) -> bytes:
     return data
 
 
-def decode(data: bytes, name: str, replace_invalid: bool) -> str:
-    """UTF-8 to text, a byte-order mark dropped. Raises UsageError with the place of the first wrong byte."""
+def decode(data: bytes, name: str, replace_invalid: bool | None) -> str:
+    """UTF-8 to text, a byte-order mark dropped. Raises UsageError with the place of the first wrong byte.
+
+    `replace_invalid` None: the command has no such option.
+    """
     try:
         return data.decode("utf-8-sig", "replace" if replace_invalid else "strict")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(
             f"{name} is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}",
-            hint="--replace-invalid reads it all the same, with U+FFFD for what is no UTF-8",
+            hint="--replace-invalid reads it all the same, with U+FFFD for what is no UTF-8"
+            if replace_invalid is not None
+            else None,
         ) from error
 
 

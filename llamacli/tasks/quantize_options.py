@@ -45,7 +45,11 @@ def words(given: Sequence[str], out: str | None, *, types: bool = True) -> Words
         out, *rest = rest
     if not rest:
         raise UsageError("no type is named", hint="Q4_K_M is the usual one; llamacli quantize --types explains all")
-    return Words(model, out, tuple(quant_type(text) for text in rest))
+    found = tuple(quant_type(text) for text in rest)
+    twice = next((kind.name for i, kind in enumerate(found) if kind in found[:i]), None)
+    if twice is not None:
+        raise UsageError(f"the type {twice} is named twice")
+    return Words(model, out, found)
 
 
 def target(size: str | None, bits_per_weight: float | None) -> tuple[Target, str] | None:
@@ -61,14 +65,14 @@ def target(size: str | None, bits_per_weight: float | None) -> tuple[Target, str
     return Target(bits_per_weight=bits_per_weight), f"{bits_per_weight:g}bpw"
 
 
-_UNITS = {"B": 1, **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)}}
-_UNITS |= {f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)}
+_UNITS = {"b": 1, **{f"{p}b": 1000**i for i, p in enumerate("kmgt", 1)}}
+_UNITS |= {f"{p}ib": 1024**i for i, p in enumerate("kmgt", 1)}
 
 
 def file_size(text: str) -> int:
-    """ "4GiB", "4.2 MB", "1858048" → bytes. Raises UsageError."""
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]i?B|B)?", text.strip())
-    n_bytes = int(float(found[1]) * _UNITS[(found[2] or "B").replace("k", "K")]) if found else 0
+    """ "4GiB", "4.2 MB", "1858048" → bytes; 4G is refused, since it means one or the other. Raises UsageError."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmgt]i?b|b)?", text.strip(), re.IGNORECASE)
+    n_bytes = int(float(found[1]) * _UNITS[(found[2] or "b").lower()]) if found else 0
     if not 0 < n_bytes < 1 << 62:
         raise UsageError(
             f"--target-size {printable(text)}: a size is wanted, such as 4GiB (1024³ bytes each) or 4GB (1000³)"
@@ -96,7 +100,7 @@ def tensor_types(given: Sequence[str], file: Path | None) -> tuple[tuple[str, in
     """(regex, type) of --tensor-type, then of the file, whose entries stand apart by white space. Raises UsageError."""
     found = [("--tensor-type", text) for text in given]
     if file is not None:
-        found += [(str(file), text) for text in decode(read_file(file, str(file)), str(file), False).split()]
+        found += [(str(file), text) for text in decode(read_file(file, str(file)), str(file), None).split()]
     pairs = []
     for option, text in found:
         pattern, equals, kind = text.rpartition("=")
@@ -128,6 +132,8 @@ def _override(text: str) -> tuple[str, int | float | bool | str]:
     kind, colon, value = rest.partition(":")
     if not key or not colon or kind not in ("int", "float", "bool", "str"):
         raise wrong("KEY=TYPE:VALUE is wanted, with the type int, float, bool or str, such as general.name=str:Mine")
+    if key == "general.alignment" or key.startswith("split."):
+        raise wrong("llama.cpp lays the file out as it does, whatever its metadata say of that")
     if len(key.encode("utf-8", "surrogateescape")) > MOST_KEY:
         raise wrong(f"a key has at most {MOST_KEY} bytes")
     if kind == "str":

@@ -21,10 +21,13 @@ from llamacli.engine.threads import logical_cores
 from llamacli.engine.types import ContextOptions, ModelOptions
 from llamacli.errors import OutOfMemory, UsageError
 from llamacli.models.ggml_types import GGML_TYPES, type_name
-from llamacli.models.gguf import DEFAULT_ALIGNMENT
-from llamacli.tasks import quantize
+from llamacli.tasks import calibration, quantize
+from llamacli.tasks import quantize_checks as checks
 from llamacli.tasks.damage import ROUNDS, SECONDS, Damages
 from llamacli.tasks.knapsack import Option, solve
+from llamacli.tasks.quantize_plan import Plan, headers
+from llamacli.tasks.quantize_request import QuantizeOptions
+from llamacli.tasks.quantize_sizes import padded
 from llamacli.tasks.quantize_types import TENSOR_TYPES, QuantType, quant_type
 from llamacli.tasks.source_weights import SourceTensor, matrices
 from llamacli.tasks.trials import Trials
@@ -87,7 +90,7 @@ class Choice:
     """
 
     kind: QuantType
-    options: quantize.QuantizeOptions
+    options: QuantizeOptions
     target_size: int
     size: int
     bits_per_weight: float
@@ -124,7 +127,7 @@ def _escaped(byte: int) -> str:
 def choose(
     source: Path,
     target: Target,
-    options: quantize.QuantizeOptions,
+    options: QuantizeOptions,
     *,
     model: ModelOptions | None = None,
     text: tuple[str, str] | None = None,
@@ -143,7 +146,7 @@ def choose(
     if job.n_bytes > (free := native.memory_available()) > 0:
         raise OutOfMemory(
             f"{source}: types are tried in memory: {size_text(job.n_bytes)} are needed, {size_text(free)} are free",
-            hint="a smaller original (Q8_0), or a stock type such as Q4_K_M",
+            hint="a smaller original (Q8_0, with --allow-requantize), or a stock type such as Q4_K_M",
         )
     context = ContextOptions(n_ctx=0, n_threads=options.n_threads)
     with Trials(model or ModelOptions(source), context, job.tensors, text[1] if text else None) as trials:
@@ -185,57 +188,72 @@ def _stage(what: str, on_progress: Progress | None) -> Callable[[int, int, str],
 class _Job:
     """A model's tensors whose type is free, and the room that there is for them."""
 
-    def __init__(self, source: Path, target: Target, options: quantize.QuantizeOptions) -> None:
+    def __init__(self, source: Path, target: Target, options: QuantizeOptions) -> None:
         self.source, self.options = source, options
         if options.prune_layers:
             raise UsageError(
                 "--prune-layers makes another model, whose tensors cannot be measured yet",
                 hint="prune first (COPY --prune-layers), then choose types for the pruned file",
             )
-        headers = quantize.headers(source)
-        self.n_bytes = sum(tensor.n_bytes for header in headers for tensor in header.tensors)
+        parts = headers(source)
+        # The model, and three times predictions: the original's, those of a trial, and where llama.cpp computes them.
+        n_vocab = next((tensor.n_rows for tensor in matrices(parts) if tensor.name == "token_embd.weight"), 0)
+        self.n_bytes = sum(tensor.n_bytes for part in parts for tensor in part.tensors)
+        self.n_bytes += 3 * 4 * n_vocab * (calibration.n_tokens(n_vocab) if n_vocab else 0)
         # What llama.cpp lets be quantised, and no option of the user's decides, follows a pattern behind all others.
         as_f32, as_f16 = (self._planned(((".", kind),)) for kind in _FLOATS[:2])
         free = {a.name for a, b in zip(as_f32.tensors, as_f16.tensors, strict=True) if a.type != b.type}
-        every = [tensor for tensor in matrices(headers) if tensor.name in free]
+        every = [tensor for tensor in matrices(parts) if tensor.name in free]
         entries = options.imatrix.entries() if options.imatrix else {}
         self.tensors = [_with_importance(tensor, entries) for tensor in every if tensor.type in _PRECISE]
         if not self.tensors:
             raise UsageError(f"{source} has no tensors to choose types for", hint="start from an F16, BF16 or F32 file")
         self.kept = [tensor for tensor in every if tensor.type not in _PRECISE]
-        weights = sum(math.prod(tensor.shape) for tensor in as_f16.tensors)
+        mine = {tensor.name for tensor in self.tensors}
+        again = checks.requantized(parts[0], [tensor for tensor in as_f16.tensors if tensor.name in mine], options)
+        if (refused := as_f16.refused or again) is not None:
+            raise refused
+        self._weights = weights = sum(math.prod(tensor.shape) for tensor in as_f16.tensors)
         sizes = {tensor.name: tensor.bytes for tensor in as_f16.tensors}
-        data, padding = sum(sizes.values()), sum(_padded(n) - n for n in sizes.values())
+        data = sum(sizes.values())
         self.label = _label(target, weights)
-        # Everything in the file but the free tensors.
-        overhead = as_f16.size - data - padding
-        self.fixed = as_f16.size - sum(_padded(sizes[tensor.name]) for tensor in every)
-        self.fixed += sum(_padded(tensor.n_bytes) for tensor in self.kept)
+        # Everything in the file but the weights; then everything but the free tensors.
+        self._overhead = sum(as_f16.sizes) - data
+        self.fixed = sum(as_f16.sizes) - sum(padded(sizes[tensor.name]) for tensor in every)
+        self.fixed += sum(padded(tensor.n_bytes) for tensor in self.kept)
         if target.bits_per_weight is not None:
-            self.target_size = overhead + padding + int(target.bits_per_weight * weights / 8)
+            self.target_size = self._overhead + int(target.bits_per_weight * weights / 8)
         else:
             self.target_size = target.size or 0
         room = self.target_size - self.fixed
         self.bits = 8 * room / sum(tensor.weights for tensor in self.tensors)
         self.candidates = self._candidates()
 
-    def _planned(self, types: tuple[tuple[str, int], ...]) -> quantize.Quantized:
+    def _planned(self, types: tuple[tuple[str, int], ...]) -> Plan:
         options = replace(self.options, tensor_types=(*self.options.tensor_types, *types), allow_requantize=True)
-        return quantize.plan(self.source, quant_type("Q8_0"), options)
+        return Plan(self.source, quant_type("Q8_0"), options)
+
+    def _amount(self, size: int) -> str:
+        """A file's size as --target-size and as --target-bpw have it."""
+        return f"{size:,} bytes ({8 * max(size - self._overhead, 0) / self._weights:.2f} bits per weight)"
 
     def _candidates(self) -> dict[str, list[int]]:
         """Types that each tensor can have. Raises UsageError where no choice is small enough, or none is needed."""
         every = {tensor.name: _possible(tensor) for tensor in self.tensors}
         least = self.fixed + sum(min(tensor_size(t, kind) for kind in every[t.name]) for t in self.tensors)
-        most = self.fixed + sum(_padded(tensor.n_bytes) for tensor in self.tensors)
+        most = self.fixed + sum(padded(tensor.n_bytes) for tensor in self.tensors)
         if least > self.target_size:
-            hint = None if self.options.imatrix else "with an importance matrix (--imatrix) there are smaller types"
             raise UsageError(
-                f"{self.source} can have {least:,} bytes at the least, and {self.target_size:,} are wanted", hint=hint
+                f"{self.source} can have {self._amount(least)} at the least, "
+                f"and {self._amount(self.target_size)} are wanted",
+                hint=None
+                if self.options.imatrix
+                else "with an importance matrix (--calibrate TEXT, or --imatrix FILE) there are smaller types",
             )
         if most <= self.target_size:
             raise UsageError(
-                f"{self.source} has {most:,} bytes as it is, and {self.target_size:,} are allowed: nothing to do"
+                f"{self.source} has {self._amount(most)} as it is, and {self._amount(self.target_size)} are allowed: "
+                "nothing to do"
             )
         enough = {
             name: [kind for kind in kinds if bits(kind) >= _LOWEST_SHARE * self.bits] or kinds
@@ -341,11 +359,7 @@ def n_bytes(tensor: SourceTensor, kind: int) -> int:
 
 def tensor_size(tensor: SourceTensor, kind: int) -> int:
     """What the tensor takes in the file, with the padding behind it."""
-    return _padded(n_bytes(tensor, kind))
-
-
-def _padded(n: int) -> int:
-    return n + -n % DEFAULT_ALIGNMENT
+    return padded(n_bytes(tensor, kind))
 
 
 def _label(target: Target, weights: int) -> QuantType:

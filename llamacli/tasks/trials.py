@@ -8,6 +8,7 @@ tensors add up (Malinovskii et al., "Pushing the Limits of Large Language Model 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -100,16 +101,14 @@ class Trials:
         errors = 0.0
         try:
             for tensor, kind in types.items():
-                error, changed = self._changed(tensor, kind)
-                errors += error
-                self._weights.set(tensor.name, changed)
+                errors += self._exchange(tensor, kind)
             return self._divergence(), errors
         finally:
             for tensor in types:
                 self._weights.set(tensor.name, tensor.data())
 
-    def _changed(self, tensor: SourceTensor, kind: int) -> tuple[float, np.ndarray]:
-        """The relative squared error of a tensor in a type, and its bytes then, in its own type."""
+    def _exchange(self, tensor: SourceTensor, kind: int) -> float:
+        """Put what a type leaves of a tensor in its place, piece by piece; its relative squared error."""
 
         def piece(rows: np.ndarray, importance: np.ndarray | None) -> tuple[np.ndarray, float, float]:
             exact = tensor.floats(rows)
@@ -118,10 +117,15 @@ class Trials:
             found = quant_error.floats(changed, tensor.type, tensor.n_columns)
             return changed, *quant_error.sums(exact, found, importance)
 
-        parts = [self._pool.submit(piece, *part) for part in tensor.pieces(_PIECE)]
-        found = [part.result() for part in parts]
-        error, energy = sum(each[1] for each in found), sum(each[2] for each in found)
-        return (error / energy if energy else 0.0), np.concatenate([changed for changed, _, _ in found])
+        parts = deque(self._pool.submit(piece, *part) for part in tensor.pieces(_PIECE))
+        error = energy = 0.0
+        offset = 0
+        while parts:
+            changed, *sums = parts.popleft().result()
+            self._weights.set(tensor.name, changed, offset)
+            offset += changed.nbytes
+            error, energy = error + sums[0], energy + sums[1]
+        return error / energy if energy else 0.0
 
     def _divergence(self) -> float:
         logits, sums = self._read()

@@ -60,12 +60,8 @@ def followed(events: Iterable[Event], bars: Bars) -> Imatrix | None:
     return None
 
 
-def show(result: Imatrix, output: Output) -> None:
-    if not result.complete:
-        note(
-            f"stopped after {result.chunks} of {result.n_chunk} chunks; the same command with --resume goes on",
-            style="dim",
-        )
+def warn(result: Imatrix) -> None:
+    """Of experts that the text did not reach."""
     if result.partial:
         name, (empty, n) = max(result.partial.items(), key=lambda item: item[1][0] / item[1][1])
         note(
@@ -73,6 +69,15 @@ def show(result: Imatrix, output: Output) -> None:
             f"{printable(name)}: {empty} of {n}; more text reaches more of them",
             style="hint",
         )
+
+
+def show(result: Imatrix, output: Output) -> None:
+    if not result.complete:
+        note(
+            f"stopped after {result.chunks} of {result.n_chunk} chunks; the same command with --resume goes on",
+            style="dim",
+        )
+    warn(result)
     if output.mode == "json":
         names = [field.name for field in dataclasses.fields(result) if field.name != "matrix"]
         output.document({name: getattr(result, name) for name in names})
@@ -119,8 +124,9 @@ def show_statistics(tensors: Sequence[TensorStatistics], layers: Sequence[LayerS
     if output.mode == "plain":
         output.tsv(_HEADER, rows)
         return
-    names = ["layer", "Σ act²", "min", "max", "mean", "σ", "active %", "n", "entropy", "entropy %", "ZD %", "cos sim"]
-    columns.show([*names, "tensor"], [(row[0], *row[2:], row[1]) for row in rows], output, right=names)
+    names = ["Σ act²", "min", "max", "mean", "σ", "active %", "n", "entropy", "entropy %", "ZD %", "cos sim"]
+    named = [(*row[2:], s.name) for row, s in zip(rows, tensors, strict=True)]
+    columns.folded([*names, "tensor"], named, output, key=-1, right=names)
     output.text(b"\n")
     header = ["Σ act²", "ZD %", "cos sim", "layer"]
     by_layer = [(f"{s.sum:.2f}", f"{100 * s.zd:.4f}", f"{s.cossim:.4f}", str(s.layer)) for s in layers]

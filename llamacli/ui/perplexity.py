@@ -90,7 +90,7 @@ def show(results: Sequence[Perplexity], output: Output, *, full: bool) -> None:
 
 
 def _document(result: Perplexity) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(result) if field.name != "running"]
+    names = [field.name for field in dataclasses.fields(result) if field.name not in ("running", "token_nll")]
     running = [{k: v for k, v in vars(e).items() if k not in ("model", "text", "n_chunk")} for e in result.running]
     return {**{name: getattr(result, name) for name in names}, "running": running}
 

@@ -63,6 +63,7 @@ class Bar:
     def _show(self) -> None:
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
         from rich.text import Text
 
         class Speed(progress.ProgressColumn):
@@ -71,14 +72,18 @@ class Bar:
             def render(self, task: progress.Task) -> Text:
                 return Text(f"{size(task.speed)}/s" if task.speed else "", style="progress.data.speed")
 
+        def whole() -> Column:
+            """Of a narrow terminal the bar gets what is left."""
+            return Column(no_wrap=True)
+
         columns = (
             (
-                progress.DownloadColumn(binary_units=True),
-                Speed(),
-                progress.TimeRemainingColumn(),
+                progress.DownloadColumn(binary_units=True, table_column=whole()),
+                Speed(table_column=whole()),
+                progress.TimeRemainingColumn(table_column=whole()),
             )
             if self._transfer
-            else (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+            else (progress.MofNCompleteColumn(table_column=whole()), progress.TimeRemainingColumn(table_column=whole()))
             if self._remaining
             else (progress.TaskProgressColumn(),)
         )

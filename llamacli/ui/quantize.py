@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llamacli.errors import printable
-from llamacli.tasks.quantize import Quantized, Tensor, TypeRow
+from llamacli.tasks.quantize_result import Quantized, Tensor, TypeRow
 from llamacli.tasks.quantize_types import QuantType
 from llamacli.ui import columns
 from llamacli.ui.output import Output, note

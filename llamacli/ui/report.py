@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from llamacli.errors import printable
 from llamacli.tasks.divergence import Statistic
 from llamacli.tasks.report import Row, Step, Warned
 from llamacli.ui import columns
@@ -13,13 +14,16 @@ from llamacli.ui.output import Output, note
 from llamacli.ui.progress import Bar
 from llamacli.units import size
 
+#: Characters of what a bar says of a step.
+_DETAIL = 28
+
 
 class Bars:
     """One bar after the other, each for one step."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._step = ""
+        self._step: tuple[str, str] | None = None
 
     def __enter__(self) -> Bars:
         return self
@@ -29,26 +33,28 @@ class Bars:
             self._bar.close()
 
     def update(self, step: Step) -> None:
-        what = step.label.split(":")[0] + str(step.total)
-        if what != self._step:
+        label = f"{step.model}: {step.what} {printable(step.detail, _DETAIL)}".strip()
+        if (step.model, step.what) != self._step:
             if self._bar is not None:
                 self._bar.close()
-            self._bar, self._step = Bar(step.label, step.total or 1, remaining=step.total > 0), what
+            in_bytes = step.what == "quantizing"
+            # What is drawn beside a measurement takes time from it.
+            still = step.what == "speed"
+            self._bar = Bar(label, step.total, transfer=in_bytes, remaining=not in_bytes, still=still)
+            self._step = step.model, step.what
         if self._bar is not None:
-            self._bar.update(step.done, step.label)
+            self._bar.update(step.done, label)
 
 
-def followed(events: Iterable[Step | Warned | Row], bars: Bars) -> list[Row]:
-    """The rows; what comes before them is shown."""
-    rows = []
+def followed(events: Iterable[Step | Warned | Row], bars: Bars) -> Iterator[Row]:
+    """The rows; what comes between them is shown."""
     for event in events:
         if isinstance(event, Warned):
             note(f"warning: {event.message}", style="hint")
         elif isinstance(event, Step):
             bars.update(event)
         else:
-            rows.append(event)
-    return rows
+            yield event
 
 
 _HEADER = (
@@ -71,7 +77,7 @@ def show(rows: Sequence[Row], n_wanted: int, output: Output) -> None:
     else:
         header = ["size", "bits/weight", "perplexity", "difference", "mean KLD", "99 % KLD", "same top"]
         header += ["pp512 t/s", "tg128 t/s"]
-        columns.show([*header, "type"], [_cells(row) for row in rows], output, right=header)
+        columns.folded([*header, "type"], [_cells(row) for row in rows], output, key=-1, right=header)
 
 
 def _tsv_row(row: Row) -> list[Any]:

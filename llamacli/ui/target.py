@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llamacli.errors import printable
-from llamacli.tasks.quantize import Quantized
+from llamacli.tasks.quantize_result import Quantized
 from llamacli.tasks.target import Choice, Chosen
 from llamacli.ui import columns
 from llamacli.ui import quantize as whole
@@ -15,8 +15,6 @@ from llamacli.ui.progress import Bar
 
 _STAGES = {"errors": "errors of types", "tensors": "trying tensors", "choice": "measuring the choice"}
 _NAME = 32
-#: Kinds of tensors side by side: seven fit 80 columns.
-_COLUMNS = 7
 
 
 class Progress:
@@ -79,11 +77,10 @@ def _grid(choice: Choice, output: Output) -> None:
         else:
             layers.setdefault(tensor.layer, {})[tensor.kind] = tensor.type
     kinds = list(dict.fromkeys(tensor.kind for tensor in choice.tensors if tensor.layer is not None))
-    for start in range(0, len(kinds), _COLUMNS):
-        part = kinds[start : start + _COLUMNS]
-        rows = _alike([(number, [types.get(kind, "") for kind in part]) for number, types in sorted(layers.items())])
-        # The last column is never cut, so it is an empty one.
-        columns.show(["layer", *(kind.removesuffix(".weight") for kind in part), ""], rows, output, right=["layer"])
+    if kinds:
+        rows = _alike([(number, [types.get(kind, "") for kind in kinds]) for number, types in sorted(layers.items())])
+        header = ["layer", *(kind.removesuffix(".weight") for kind in kinds)]
+        columns.folded(header, rows, output, key=0, right=["layer"])
     if others:
         columns.show(["tensor", "type"], [[tensor.name, tensor.type] for tensor in others], output)
     output.text(b"\n")
@@ -96,4 +93,4 @@ def _alike(rows: Sequence[tuple[int, list[str]]]) -> list[list[str]]:
             found[-1] = (found[-1][0], number, cells)
         else:
             found.append((number, number, cells))
-    return [[str(first) if first == last else f"{first}-{last}", *cells, ""] for first, last, cells in found]
+    return [[str(first) if first == last else f"{first}-{last}", *cells] for first, last, cells in found]

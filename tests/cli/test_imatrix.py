@@ -109,7 +109,7 @@ def test_wrong_use(cli: Cli, plain: Path, text: Path, tmp_path: Path) -> None:
     for arguments, code, words in (
         (("-o", there), 2, "is there already\nhint: --resume goes on where it ends"),
         (("-o", there, "--resume"), 6, "not an importance matrix"),
-        (("-o", tmp_path / "none" / "a"), 9, "there is no folder"),
+        (("-o", tmp_path / "none" / "a"), 2, "there is no folder"),
         (("--in", plain, "-o", tmp_path / "a"), 6, "not an importance matrix"),
         (("-", "-", "-o", tmp_path / "a"), 2, "once only"),
         (("--output-format", "csv", "-o", tmp_path / "a"), 2, "gguf, dat"),

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +207,11 @@ def test_another_alignment(cli: Cli, tmp_path: Path) -> None:
         (("tiny", "q4_0", "--override-kv", "a.b=c"), "KEY=TYPE:VALUE is wanted"),
         (("tiny", "q4_0", "--override-kv", "a.b=int:-1"), "between 0 and 4294967295"),
         (("tiny", "q4_0", "--override-kv", "a.b=bool:yes"), "a bool is true or false"),
+        (("tiny", "q4_0", "--override-kv", "general.alignment=int:64"), "lays the file out as it does"),
         (("tiny", "q4_0", "--include-weights", "a"), "--include-weights goes with --imatrix"),
         (("tiny", "q4_0", "--imatrix", "none"), "no such file"),
         (("tiny", "iq2_xxs"), "IQ2_XXS needs an importance matrix"),
-        (("tiny", "q2_k_s"), "hint: llamacli imatrix -m MODEL TEXT makes one"),
+        (("tiny", "q2_k_s"), "hint: --calibrate TEXT makes one first; or llamacli imatrix -m MODEL TEXT"),
         (("tiny", "iq2_xxs", "--pure"), "needs an importance matrix"),
         (("tiny", "q8_0", "--token-embedding-type", "iq1_s"), "needs an importance matrix"),
     ],
@@ -235,6 +236,12 @@ def test_a_tensor_type_that_does_not_fit_the_rows(cli: Cli, plain: Path, tmp_pat
     code, message = failure(cli("quantize", plain, "q8_0", "-o", tmp_path / "x", "--token-embedding-type", "q4_k"))
     assert code == 2
     assert "the rows of token_embd.weight have 64 weights, and the type comes in blocks of 256" in message
+
+
+def test_a_type_that_nothing_stands_in_for(cli: Cli, plain: Path, tmp_path: Path) -> None:
+    """llama.cpp has a fallback for most types, but none for this one."""
+    code, message = failure(cli("quantize", plain, "q1_0", "-o", tmp_path / "x"))
+    assert (code, "its rows are too short for the type: no tensor type fallback" in message) == (2, True)
 
 
 def test_a_quantised_model(cli: Cli, plain: Path, tmp_path: Path) -> None:
@@ -462,31 +469,6 @@ def test_killed_at_random_moments(model: Path, tmp_path: Path) -> None:
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Gives a file system of so many bytes, which needs root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = []
-
-    def mount(n_bytes: int) -> Path:
-        while mounted:
-            subprocess.run(["umount", mounted.pop()], check=True)
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "none", folder], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"a small file system needs root: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        return folder
-
-    if shutil.which("mount") is None or sys.platform != "linux":
-        pytest.skip("a small file system needs Linux and root")
-    yield mount
-    while mounted:
-        subprocess.run(["umount", mounted.pop()], check=True)
 
 
 def test_a_disk_that_becomes_full(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -132,3 +133,17 @@ def test_the_tree_names_every_file() -> None:
 def test_the_test_command_is_what_ci_runs() -> None:
     assert README.count("pip install -e '.[dev]'") == 1
     assert "README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_name_in_the_documents_of_quantizing_is_in_the_readme() -> None:
+    from llamacli.tasks.bench import Measured
+    from llamacli.tasks.imatrix import Imatrix
+    from llamacli.tasks.imatrix_statistics import LayerStatistics, TensorStatistics
+    from llamacli.tasks.quantize_result import Quantized, Tensor, TypeRow
+    from llamacli.tasks.report import Row
+    from llamacli.tasks.target import Choice, Chosen
+
+    known = set(re.findall(r"`([a-z_0-9]+)`", README))
+    for kind in (Measured, Imatrix, LayerStatistics, TensorStatistics, Quantized, Tensor, TypeRow, Row, Choice, Chosen):
+        names = {field.name for field in dataclasses.fields(kind)} - {"matrix", "options"}
+        assert names - known == set(), kind.__name__

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,7 +82,7 @@ def test_the_grid_of_layers() -> None:
     from llamacli.ui.target import _alike
 
     rows = [(0, ["Q4_K"]), (1, ["Q5_K"]), (2, ["Q5_K"]), (3, ["Q5_K"]), (5, ["Q5_K"])]
-    assert _alike(rows) == [["0", "Q4_K", ""], ["1-3", "Q5_K", ""], ["5", "Q5_K", ""]]
+    assert _alike(rows) == [["0", "Q4_K"], ["1-3", "Q5_K"], ["5", "Q5_K"]]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_the_grid_of_layers() -> None:
         (["--target-bpw", "5", "--report", "text"], "a target size chooses them"),
         (["Q8_0", "--save-types", "types"], "--save-types goes with --target-size or --target-bpw"),
         (["a.gguf", "--target-bpw", "5", "-o", "b.gguf"], "a.gguf and b.gguf both name the new file"),
-        (["--target-size", "10KiB"], "bytes at the least, and 10,240 are wanted"),
+        (["--target-size", "10KiB"], "at the least, and 10,240 bytes ("),
         (["--target-size", "1TiB"], "nothing to do"),
     ],
 )
@@ -113,3 +116,39 @@ def test_a_file_that_is_there_is_seen_before_minutes_are_spent(
     assert here(model, "--target-bpw", 5, "--save-types", tmp_path / "there") == 2
     assert capsys.readouterr().err.count("there is there already") == 2
     assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_a_quantised_model_is_seen_before_minutes_are_spent(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(model, tmp_path / "q8.gguf", "Q8_0") == 0
+    monkeypatch.setattr("llamacli.tasks.target.Trials", lambda *_: pytest.fail("it was measured first"))
+    assert here(tmp_path / "q8.gguf", "--target-bpw", 6) == 2
+    assert "q8.gguf is quantised already" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert here(tmp_path / "q8.gguf", "--target-bpw", 6, "--allow-requantize", "--dry-run") == 0
+
+
+def test_a_text_is_read_once(model: Path, cli: Cli, tmp_path: Path) -> None:
+    """A pipe can be read once only."""
+    text = "some words of a text " * 100
+    words = ("--target-bpw", 5, "--dry-run", "--json", "-c", 64, "--calibrate", "/dev/stdin")
+    done = cli("quantize", model, *words, stdin=text.encode())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["choice"]["tokens"] > 64
+
+
+@pytest.mark.parametrize("stage", ["trying tensors", pytest.param("measuring the choice", marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_nothing(stage: str, tmp_path: Path) -> None:
+    pexpect = pytest.importorskip("pexpect", reason="pexpect needs a POSIX system")
+    arguments = ["quantize", "tiny", "-o", tmp_path / "x.gguf", "--target-bpw", "4.5", "-t", "1"]
+    arguments += ["--save-types", tmp_path / "types"]
+    child = pexpect.spawn(sys.executable, ["-m", "llamacli", *map(str, arguments)], timeout=240, dimensions=(24, 160))
+    child.expect(stage)
+    child.sendintr()
+    began = time.monotonic()
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert (child.signalstatus, time.monotonic() - began < 1) == (signal.SIGINT, True)
+    assert b"rror" not in child.before
+    assert list(tmp_path.iterdir()) == []

@@ -158,7 +158,7 @@ LONG_CASES = [
 def test_figures_equal_the_reference(shared: Path, stories: Path, text: str, n_ctx: int) -> None:
     reference = json.loads((shared / "data/reference/llama.cpp.json").read_text())
     (row,) = [r for r in reference["perplexity"] if (r["text"], r["n_ctx"]) == (f"text/{text}", n_ctx)]
-    source = read_text(shared / "data/text" / text)
+    source = read_text(shared / "data/text" / text, None)
     asked = request(stories, text=source.text, n_ctx=n_ctx, most_chunks=row["chunks"])
     (found,) = measure(asked)
     assert found.n_chunk == row["chunks"]

@@ -16,7 +16,8 @@ from gguf import GGUFReader
 
 from llamacli.builtin import TINY
 from llamacli.tasks.imatrix_file import read_imatrix
-from llamacli.tasks.quantize import Imatrix, QuantizeOptions, plan, quantize
+from llamacli.tasks.quantize import plan, quantize
+from llamacli.tasks.quantize_request import Imatrix, QuantizeOptions
 from llamacli.tasks.quantize_types import TYPES, quant_type
 
 x86 = pytest.mark.skipif(

@@ -32,7 +32,15 @@ def test_a_pattern_is_of_one_name_only(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "n_bytes"),
-    [("4GiB", 4 << 30), ("4.2MB", 4_200_000), ("1.5 KiB", 1536), ("7kB", 7000), ("123", 123), ("1TB", 10**12)],
+    [
+        ("4GiB", 4 << 30),
+        ("4.2MB", 4_200_000),
+        ("1.5 KiB", 1536),
+        ("7kB", 7000),
+        ("4gib", 4 << 30),
+        ("1Gb", 10**9),
+        ("123", 123),
+    ],
 )
 def test_sizes(text: str, n_bytes: int) -> None:
     assert quantize_options.file_size(text) == n_bytes
