@@ -111,6 +111,7 @@ def test_a_chat_is_kept_for_the_next_one(env: dict[str, str]) -> None:
     assert len(files(env)) == 1
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_it(env: dict[str, str]) -> None:
     """Half of them ask what the others ask, all at once, while a small limit lets files come and go."""
     arguments = ("-m", "tiny", "-t", 1, "--temp", 0, "-n", 5, "--json", "--no-stdin", "--cache-size", 4)

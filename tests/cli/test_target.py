@@ -51,6 +51,7 @@ def test_a_file_of_that_size_and_its_types(model: Path, cli: Cli, tmp_path: Path
     assert (tmp_path / "again.gguf").read_bytes()[-100_000:] == made.read_bytes()[-100_000:]
 
 
+@pytest.mark.slow
 def test_json_holds_both(model: Path, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
     n_bytes = model.stat().st_size // 4
     assert here(model, tmp_path / "out.gguf", "--target-size", n_bytes, "--json", "--dry-run") == 0
@@ -67,6 +68,7 @@ def test_json_holds_both(model: Path, capsysbinary: pytest.CaptureFixture[bytes]
     )
 
 
+@pytest.mark.slow
 def test_the_texts_of_calibrate_are_measured_on(
     model: Path, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_quantised_model_is_seen_before_minutes_are_spent(
     assert here(tmp_path / "q8.gguf", "--target-bpw", 6, "--allow-requantize", "--dry-run") == 0
 
 
+@pytest.mark.slow
 def test_a_text_is_read_once(model: Path, cli: Cli, tmp_path: Path) -> None:
     """A pipe can be read once only."""
     text = "some words of a text " * 100

@@ -69,6 +69,7 @@ def made(choice: Choice, source: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_better_than_the_stock_type_at_its_size(tmp_path: Path, held_out: str) -> None:
     stock = quantize(TINY, tmp_path / "stock.gguf", quant_type("Q4_K_M"), QuantizeOptions())
     choice = choose(TINY, Target(size=stock.size), QuantizeOptions(), seconds=FEW_SECONDS)
@@ -130,6 +131,7 @@ def test_what_the_user_decided_stays(source: Path) -> None:
     assert 0.98 * choice.target_size <= choice.size <= choice.target_size
 
 
+@pytest.mark.slow
 def test_the_same_choice_twice_and_its_sum_is_the_whole(source: Path) -> None:
     first, second = (choose(source, Target(bits_per_weight=6), QuantizeOptions()) for _ in range(2))
     assert first.file_text() == second.file_text()

@@ -74,6 +74,7 @@ def test_stories_end_by_themselves_and_are_accepted(measured: Measured) -> None:
     assert len(set(texts)) == 10
 
 
+@pytest.mark.slow
 def test_held_out_text_is_no_surprise(measured: Measured) -> None:
     for seen, held_out in zip(perplexities(measured, 1, 150), perplexities(measured, 2, 150), strict=True):
         assert 1.0 < held_out < 1.5 * seen
