@@ -438,7 +438,7 @@ def reference(shared: Path, name: str) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("n", "name"),
     [
-        (None, "hellaswag 400 tasks"),
+        pytest.param(None, "hellaswag 400 tasks", marks=pytest.mark.slow),
         pytest.param(0, "hellaswag all 10042 tasks", marks=pytest.mark.slow),
     ],
 )
@@ -451,7 +451,6 @@ def test_hellaswag_as_llama_perplexity(shared: Path, stories: Path, n: int | Non
     assert 100 * (found.high or 0) == pytest.approx(wanted["high"], abs=1e-4)
 
 
-@pytest.mark.slow
 def test_winogrande_as_llama_perplexity(shared: Path, stories: Path) -> None:
     data = (shared / "data/eval/winogrande-eval.csv").read_bytes()
     result = measured(Request("winogrande", "winogrande", data, ModelOptions(stories)))

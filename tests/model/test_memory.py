@@ -20,7 +20,9 @@ TYPES = {"Q4_0": 2, "Q8_0": 7, "Q2_K": 10, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 1
 
 
 @pytest.mark.parametrize("pure", [False, True])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("Q4_0", "Q4_K_M") else pytest.mark.slow) for name in TYPES]
+)
 def test_what_is_rearranged(cli: Cli, name: str, pure: bool, tmp_path: Path) -> None:
     """With `pure` the embeddings too, which are the output matrix of this model as well."""
     path = tmp_path / f"{name}.gguf"
