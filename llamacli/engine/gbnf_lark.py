@@ -22,6 +22,8 @@ from llamacli.engine.gbnf import Alternatives, Class, Literal, Repeat, Rule, Seq
 #: Sets of characters: (first, last) of each range.
 _Ranges = tuple[tuple[int, int], ...]
 _LAST = 0x10FFFF
+#: Nodes that are looked at in search of lexemes, at most: a tenth of a second. No grammar of a person's needs so many.
+_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def to_lark(source: str) -> str:
         return "\n".join([f"start: {terminals['root']}", *_terminals(rules, ["root"], terminals)])
     try:
         found = _Lexemes(rules, regular).rules()
-    except RecursionError:  # hundreds of rules within each other
+    except (_TooMuch, RecursionError):
         found = dict(rules)
     names = {name: f"r{i}" for i, name in enumerate(found)}
     lexemes: dict[_Lexeme, str] = {}
@@ -114,6 +116,10 @@ def _regular(rules: Mapping[str, gbnf.Node]) -> list[str]:
 # --- lexemes in a grammar with recursion ------------------------------------------------------------------------------
 
 
+class _TooMuch(Exception):
+    """The grammar is so large, or so entangled, that it is left as it is."""
+
+
 class _Lexemes:
     """Which parts may be one lexeme.
 
@@ -128,10 +134,15 @@ class _Lexemes:
         self._regular = dict.fromkeys(regular)
         self._holding: set[str] = set()  # rules with a lexeme in them, or in what they need
         self._refused: set[gbnf.Node] = set()
-        self._known: dict[tuple[gbnf.Node, _Ranges], _Ranges | None] = {}
+        self._known: dict[tuple[str, _Ranges], _Ranges | None] = {}  # of rules
+        self._steps = 0
+        self._long: set[str] = set()  # rules that repeat something without a limit
+        for name in self._regular:
+            if self._is_long(rules[name]):
+                self._long.add(name)
 
     def rules(self) -> dict[str, _Node]:
-        """Those that a parser needs from `root` on, with lexemes in them."""
+        """Those that a parser needs from `root` on, with lexemes in them. Raises _TooMuch, RecursionError."""
         while True:
             self._holding.clear()
             found: dict[str, _Node] = {}
@@ -141,16 +152,14 @@ class _Lexemes:
                     self._holding.add(name)
             found = {name: found[name] for name in _reached(found, ["root"])}
             begins = {leaf: self._begins(leaf) for node in found.values() for leaf in _leaves(node)}
-            clashes = {
-                each.node
-                for pair in combinations(begins, 2)
-                if _overlap(*(begins[leaf] for leaf in pair))
-                for each in pair
-                if isinstance(each, _Lexeme)
-            }
+            clashes = {lexeme.node for lexeme in begins if isinstance(lexeme, _Lexeme) and self._clash(lexeme, begins)}
             if not clashes:
                 return found
             self._refused |= clashes
+
+    def _clash(self, lexeme: _Lexeme, begins: Mapping[Any, _Ranges]) -> bool:
+        self._count(len(begins))
+        return any(other != lexeme and _overlap(ranges, begins[lexeme]) for other, ranges in begins.items())
 
     def _begins(self, leaf: Literal | Class | Rule | _Lexeme) -> _Ranges:
         """The characters that lexemes of it begin with."""
@@ -162,16 +171,6 @@ class _Lexemes:
             case Class():
                 return _characters(leaf)
         return ()
-
-    def _rewritten(self) -> dict[str, _Node]:
-        found: dict[str, _Node] = {}
-        waiting = ["root"]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found[name] = self._rewrite(self._source[name])
-                waiting += sorted(_needs(found[name]))
-        return found
 
     def _rewrite(self, node: gbnf.Node) -> _Node:
         match node:
@@ -202,16 +201,22 @@ class _Lexemes:
 
     def _fits(self, node: gbnf.Node) -> bool:
         """Only what repeats something without a limit is worth it."""
-        return node not in self._refused and self._is_long(node) and bool(self._follow(node, ()))
+        return self._is_long(node) and bool(self._follow(node, ())) and node not in self._refused
+
+    def _count(self, n: int = 1) -> None:
+        self._steps += n
+        if self._steps > _MOST_STEPS:
+            raise _TooMuch
 
     def _is_long(self, node: gbnf.Node) -> bool:
+        self._count()
         match node:
             case Repeat(inner, _, most):
                 return most is None or self._is_long(inner)
             case Sequence(nodes) | Alternatives(nodes):
                 return any(map(self._is_long, nodes))
             case Rule(name):
-                return name in self._regular and self._is_long(self._source[name])
+                return name in self._long
         return False
 
     def _follow(self, node: gbnf.Node, rest: _Ranges) -> _Ranges | None:
@@ -220,19 +225,17 @@ class _Lexemes:
         None where one such text may be the beginning of another, or that cannot be seen from the next character. After
         an empty `rest` comes nothing.
         """
-        key = (node, rest)
-        if key not in self._known:
-            self._known[key] = self._followed(node, rest)
-        return self._known[key]
-
-    def _followed(self, node: gbnf.Node, rest: _Ranges) -> _Ranges | None:
+        self._count()
         match node:
             case Literal(text):
                 return ((ord(text[0]), ord(text[0])),) if text else rest
             case Class():
                 return _characters(node)
             case Rule(name):
-                return self._follow(self._source[name], rest) if name in self._regular else None
+                if (name, rest) not in self._known:
+                    regular = name in self._regular
+                    self._known[name, rest] = self._follow(self._source[name], rest) if regular else None
+                return self._known[name, rest]
             case Sequence(nodes):
                 begins: _Ranges | None = rest
                 for inner in reversed(nodes):

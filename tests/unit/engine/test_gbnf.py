@@ -156,3 +156,18 @@ def test_with_lexemes_and_without_a_grammar_takes_the_same() -> None:
                 assert other.consume_token(byte)
                 text += bytes([byte])
     assert n_merged > 20
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "s ::= r0\n" + "\n".join(f"r{i} ::= r{i + 1} r{i + 1}" for i in range(60)) + '\nr60 ::= "x"',
+        "s ::= " + "(" * 90 + '"x" [a]* "y"' + "){2}" * 90,
+        "s ::= " + " ".join(["[a-c]* [b-d]"] * 1000),
+        "s ::= " + " | ".join(f'"{i}"' for i in range(3000)),
+    ],
+    ids=["doubled 60 times", "nested", "long", "wide"],
+)
+def test_the_search_for_lexemes_ends(rules: str) -> None:
+    """Without a bound, the first of them would take hours."""
+    assert to_lark(f'root ::= "(" root ")" | s\n{rules}').startswith("start: r0\n")
