@@ -45,7 +45,8 @@ class Setting:
     """One that there is. `check` returns a value as it is used, and raises ValueError with what is wrong with it.
 
     `also`: other names by which somebody may look for it. `numeric`: a text that may be a whole number.
-    `switchable`: a text for which true and false stand, as "on" and "off". `file`: a text that may name a file.
+    `switchable`: a text for which true and false stand, as "on" and "off". `names_file`: whether a
+    text means a file, if there is one of that name.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Setting:
     also: tuple[str, ...] = ()
     numeric: bool = False
     switchable: bool = False
-    file: bool = False
+    names_file: Callable[[str], bool] | None = None
 
     @property
     def variable(self) -> str:
@@ -108,9 +109,10 @@ class Setting:
         """A value to be written down: a file that is here is meant wherever one is later."""
         if isinstance(value, list | tuple):
             return [self.kept(each) for each in value]
-        place = os.path.expanduser(value) if self.file and value is not None else ""
-        is_path = os.path.basename(place) != place or "." in place  # and no name such as tiny or chatml
-        return os.path.abspath(place) if is_path and os.path.isfile(place) else value
+        if value is None or self.names_file is None or not self.names_file(value):
+            return value
+        place = os.path.expanduser(value)
+        return os.path.abspath(place) if os.path.isfile(place) else value
 
     @property
     def expected(self) -> str:

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, ModelFlags, between, grouped
+from llamacli.commands.answer_options import AnswerFlags, LogprobsFlag, RawFlag, VerboseFlag
+from llamacli.commands.model_options import ModelFlags
+from llamacli.commands.options import between, grouped
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
@@ -35,17 +37,9 @@ def batch(
     as_completed: Annotated[
         bool, typer.Option("--as-completed", help="Answers as they are complete, not in the order of the input.")
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without the chat template.")] = False,
-    logprobs: Annotated[
-        int | None,
-        typer.Option(
-            "--logprobs",
-            metavar="[K]",
-            help="Each token's log-probability, and the K best in its place.",
-            callback=between(0, 1000),
-        ),
-    ] = None,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
+    raw: RawFlag = False,
+    logprobs: LogprobsFlag = None,
+    verbose: VerboseFlag = False,
     *,
     presets: PresetFlags,
     answers: AnswerFlags,
@@ -83,7 +77,10 @@ def batch(
     think, (source, arguments) = answers.thinking(), template.given()
     values = sampling.given()
     seed = values.pop("seed", None if sampling.seed == -1 else 1)
-    _refuse_contradictions(raw, answers, template)
+    if raw:
+        answers.refuse_for_raw()
+        if template.wanted:
+            raise UsageError("--raw does without a chat template")
     output = None if output == Path("-") else output
     shape, stops = shaping.shape(), shaping.stops(answers)
     lines, n_lines = _lines(file, output)
@@ -126,15 +123,6 @@ def batch(
     if summary is not None and summary.failed:
         where = f"; {output} says why" if output is not None else ""
         raise SomeItemsFailed(f"{summary.failed} of {summary.lines} lines failed{where}")
-
-
-def _refuse_contradictions(raw: bool, answers: AnswerFlags, template: TemplateFlags) -> None:
-    if raw and answers.asked("system"):
-        raise UsageError("--raw has no system message", hint="put the text into the prompts, or leave out --raw")
-    if raw and (answers.asked("think") or answers.no_think):
-        raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
-    if raw and (template.asked("chat_template") or template.asked("template_arg")):
-        raise UsageError("--raw does without a chat template")
 
 
 def _lines(file: Path, output: Path | None) -> tuple[Iterable[bytes], int | None]:

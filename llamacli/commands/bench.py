@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import ADVANCED, GPU, INT_MAX, MODEL, LoadFlags, between, grouped, setting
+from llamacli.commands.model_options import LoadFlags
+from llamacli.commands.options import ADVANCED, GPU, INT_MAX, MODEL, between, grouped, setting
 from llamacli.errors import SomeItemsFailed, UsageError
 
 #: Options of LoadFlags that are lists here, and the context's size, which each test has.

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
+from llamacli.commands.answer_options import AnswerFlags
+from llamacli.commands.model_options import CacheFlags, ModelFlags
+from llamacli.commands.options import grouped
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import TalkFlags, talk

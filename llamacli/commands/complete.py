@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, between, grouped
+from llamacli.commands.answer_options import AnswerFlags, LogprobsFlag, RawFlag, VerboseFlag
+from llamacli.commands.model_options import CacheFlags, ModelFlags
+from llamacli.commands.options import between, grouped
 from llamacli.commands.preset_options import PresetFlags, SaveFlag, save
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.shape_options import ShapeFlags
@@ -36,7 +38,7 @@ def complete(
     replace_invalid: Annotated[
         bool, typer.Option("--replace-invalid", help="Read input that is no UTF-8, with U+FFFD in its place.")
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without the chat template.")] = False,
+    raw: RawFlag = False,
     chat: Annotated[bool, typer.Option("--chat", help="Insist on the chat template.")] = False,
     special: Annotated[
         bool, typer.Option("--special", help="With --raw: control tokens in the prompt count as such.")
@@ -53,15 +55,7 @@ def complete(
     ] = 1,
     null: Annotated[bool, typer.Option("-0", "--null", help="With --samples: end each answer with a NUL.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
-    logprobs: Annotated[
-        int | None,
-        typer.Option(
-            "--logprobs",
-            metavar="[K]",
-            help="With --json: each token's log-probability, and the K best in its place.",
-            callback=between(0, 1000),
-        ),
-    ] = None,
+    logprobs: LogprobsFlag = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="On a terminal: colours for how probable the text was.")
     ] = False,
@@ -77,7 +71,7 @@ def complete(
         typer.Option("--infill", metavar="FILE:LINE[:COL]", help="Fill a gap in this file; at the line's end."),
     ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt first.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Statistics on stderr.")] = False,
+    verbose: VerboseFlag = False,
     log: LogFlag = False,
     keep: SaveFlag = None,
     *,
@@ -129,7 +123,7 @@ def complete(
     _refuse_views(output, logprobs, confidence, extract, extract_last, echo)
     _refuse_no_infill(suffix, infill, prompt, files, chat, special, answers, history, template)
     shape, stops, cut = shaping.given(), shaping.stops(answers), extract or extract_last
-    if raw and (history.wanted or template.asked("chat_template") or template.asked("template_arg")):
+    if raw and (history.wanted or template.wanted):
         raise UsageError("--raw knows neither a conversation nor a chat template")
     think, (source, arguments) = answers.thinking(), template.given()
     store = open_history(history, unasked=log)
@@ -207,12 +201,10 @@ def _refuse_contradictions(
     null: bool,
     echo: bool,
 ) -> None:
-    if raw and answers.asked("system"):
-        raise UsageError("--raw has no system message", hint="put the text into the prompt, or leave out --raw")
+    if raw:
+        answers.refuse_for_raw()
     if raw and chat:
         raise UsageError("--raw and --chat exclude each other")
-    if raw and (answers.asked("think") or answers.no_think):
-        raise UsageError("--think and --no-think speak to the chat template, which --raw does not use")
     if special and not raw:
         raise UsageError("--special needs --raw: the chat template writes the control tokens itself")
     if echo and (output.mode == "json" or samples > 1):
@@ -259,5 +251,5 @@ def _refuse_no_infill(
         raise UsageError("--infill takes all of its text from its file, so it excludes a prompt")
     if chat or special or answers.asked("system") or answers.asked("think") or answers.no_think or history.wanted:
         raise UsageError(f"{option} fills a gap in a text: it knows neither a conversation nor control tokens")
-    if template.asked("chat_template") or template.asked("template_arg"):
+    if template.wanted:
         raise UsageError(f"{option} uses the model's own infill tokens, and no chat template")

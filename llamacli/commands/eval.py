@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlags, between, grouped
+from llamacli.commands.model_options import ModelFlags
+from llamacli.commands.options import between, grouped
 
 
 @grouped

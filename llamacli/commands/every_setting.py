@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from llamacli.commands.options import AnswerFlags, CacheFlags, ModelFlags, grouped
+from llamacli.commands.answer_options import AnswerFlags
+from llamacli.commands.model_options import CacheFlags, ModelFlags
+from llamacli.commands.options import grouped
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.talk import LogFlag, TalkFlags
 from llamacli.commands.template_options import TemplateFlags

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import MODEL, ModelFlags, between, grouped, one_of
+from llamacli.commands.model_options import ModelFlags
+from llamacli.commands.options import MODEL, between, grouped, one_of
 from llamacli.errors import UsageError
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import MODEL, LoadFlags, between, grouped, setting
+from llamacli.commands.model_options import LoadFlags
+from llamacli.commands.options import MODEL, between, grouped, setting
 from llamacli.errors import UsageError
 
 

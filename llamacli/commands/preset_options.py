@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import AnswerFlags, Flags, sources
+from llamacli.commands.answer_options import AnswerFlags
+from llamacli.commands.options import Flags, sources
 from llamacli.errors import UsageError, printable
 
 if TYPE_CHECKING:

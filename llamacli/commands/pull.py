@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import MemoryContext, OfflineFlag, TokenFlag
+from llamacli.commands.model_options import MemoryContext
+from llamacli.commands.options import OfflineFlag, TokenFlag
 from llamacli.errors import LlamacliError, SomeItemsFailed, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import ADVANCED, OfflineFlag, PullFlag, between
+from llamacli.commands.options import OfflineFlag, PullFlag, between, grouped
+from llamacli.commands.tensor_options import TensorFlags
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from llamacli.tasks.target import Choice, Target
     from llamacli.ui.output import Output
 
-TENSORS = "Which tensors become what"
 REPORT = "Texts: --report and --calibrate"
 
 
+@grouped
 def quantize(
     arguments: Annotated[
         list[str] | None,
@@ -117,84 +118,10 @@ def quantize(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Also quantise what is quantised already; this loses more.")
-    ] = False,
-    pure: Annotated[
-        bool, typer.Option("--pure", help="The same type for all, no mixture.", rich_help_panel=TENSORS)
-    ] = False,
-    leave_output_tensor: Annotated[
-        bool, typer.Option("--leave-output-tensor", help="Keep output.weight as it is.", rich_help_panel=TENSORS)
-    ] = False,
-    output_tensor_type: Annotated[
-        str | None,
-        typer.Option("--output-tensor-type", metavar="TYPE", help="For output.weight.", rich_help_panel=TENSORS),
-    ] = None,
-    token_embedding_type: Annotated[
-        str | None,
-        typer.Option("--token-embedding-type", metavar="TYPE", help="For the embeddings.", rich_help_panel=TENSORS),
-    ] = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tensor-type",
-            metavar="PATTERN=TYPE",
-            help="For tensors whose name this regex is found in, such as ffn_down=q6_k; repeatable, the first decides.",
-            rich_help_panel=TENSORS,
-        ),
-    ] = None,
-    tensor_type_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--tensor-type-file", metavar="FILE", help="A file of PATTERN=TYPE, one a line.", rich_help_panel=TENSORS
-        ),
-    ] = None,
-    include_weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include-weights",
-            metavar="TEXT",
-            help="Use the imatrix only for names that contain this; repeatable.",
-            rich_help_panel=TENSORS,
-        ),
-    ] = None,
-    exclude_weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-weights",
-            metavar="TEXT",
-            help="Do not use the imatrix for names that contain this; repeatable.",
-            rich_help_panel=TENSORS,
-        ),
-    ] = None,
-    keep_split: Annotated[
-        bool, typer.Option("--keep-split", help="As many parts as MODEL has, OUT-0000N-of-….", rich_help_panel=ADVANCED)
-    ] = False,
-    prune_layers: Annotated[
-        str | None,
-        typer.Option("--prune-layers", metavar="N,N", help="Leave these layers out.", rich_help_panel=ADVANCED),
-    ] = None,
-    override_kv: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--override-kv",
-            metavar="KEY=TYPE:VALUE",
-            help="Set metadata: int, float, bool or str; repeatable.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    max_buffer_size: Annotated[
-        int | None,
-        typer.Option(
-            "--max-buffer-size",
-            callback=between(1, 1 << 20),
-            metavar="MIB",
-            help="Keep at most so much of a tensor in memory. (8192)",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
     pull: PullFlag = False,
     offline: OfflineFlag = False,
+    *,
+    tensors: TensorFlags,
 ) -> None:
     """Make a model smaller: fewer bits per weight.
 
@@ -233,42 +160,22 @@ def quantize(
         ui.show_types(TYPES, output)
         return
     wanted = parse.target(target_size, target_bpw)
-    for wrong, message in (
-        (wanted is None and save_types is not None, "--save-types goes with --target-size or --target-bpw"),
-        (wanted is not None and report is not None, "--report compares types, and a target size chooses them"),
-        (report is None and plot is not None, "--plot goes with --report TEXT"),
-        (report is not None and dry_run, "--dry-run writes nothing, and --report compares files"),
-        (include_weights and exclude_weights, "--include-weights and --exclude-weights exclude each other"),
-        (
-            calibrate and imatrix is not None,
-            "--calibrate and --imatrix exclude each other: both give the importance matrix",
-        ),
-        (
-            not (report or calibrate) and (ctx_size is not None or chunks is not None),
-            "--ctx-size and --chunks go with --report or --calibrate",
-        ),
-    ):
-        if wrong:
-            raise UsageError(message)
-    include, exclude = tuple(include_weights or ()), tuple(exclude_weights or ())
+    _refuse_contradictions(
+        target=wanted is not None,
+        save_types=save_types,
+        report=report,
+        plot=plot,
+        dry_run=dry_run,
+        calibrate=calibrate,
+        imatrix=imatrix,
+        of_texts=ctx_size is not None or chunks is not None,
+    )
     named = parse.words(arguments or [], out, types=wanted is None)
     if report is None and wanted is None:
         parse.only_one(named.types)
-    options = request.QuantizeOptions(
-        imatrix=None if calibrate else request.imatrix(imatrix, include, exclude),
-        output_tensor_type=parse.one_type("--output-tensor-type", output_tensor_type),
-        token_embedding_type=parse.one_type("--token-embedding-type", token_embedding_type),
-        tensor_types=parse.tensor_types(tensor_type or [], tensor_type_file),
-        allow_requantize=allow_requantize,
-        leave_output_tensor=leave_output_tensor,
-        pure=pure,
-        prune_layers=parse.layers(prune_layers),
-        override_kv=parse.overrides(override_kv or []),
-        keep_split=keep_split,
-        max_buffer_size=(max_buffer_size or 0) << 20,
-        n_threads=threads or 0,
-        force=force,
-        reads=(tensor_type_file,) if tensor_type_file else (),
+    include, exclude = tensors.weights()
+    options = tensors.options(
+        imatrix=None if calibrate else request.imatrix(imatrix, include, exclude), n_threads=threads or 0, force=force
     )
     source = model_file(named.model, pull=pull)
     quants = [wanted[1]] if wanted is not None else [kind.name for kind in named.types]
@@ -314,6 +221,31 @@ def quantize(
         target_ui.show(choice, result, output)
     else:
         ui.show(result, output)
+
+
+def _refuse_contradictions(
+    *,
+    target: bool,
+    save_types: Path | None,
+    report: Path | None,
+    plot: Path | None,
+    dry_run: bool,
+    calibrate: list[Path] | None,
+    imatrix: Path | None,
+    of_texts: bool,
+) -> None:
+    if save_types is not None and not target:
+        raise UsageError("--save-types goes with --target-size or --target-bpw")
+    if report is not None and target:
+        raise UsageError("--report compares types, and a target size chooses them")
+    if plot is not None and report is None:
+        raise UsageError("--plot goes with --report TEXT")
+    if report is not None and dry_run:
+        raise UsageError("--dry-run writes nothing, and --report compares files")
+    if calibrate and imatrix is not None:
+        raise UsageError("--calibrate and --imatrix exclude each other: both give the importance matrix")
+    if of_texts and not (report or calibrate):
+        raise UsageError("--ctx-size and --chunks go with --report or --calibrate")
 
 
 def _chosen(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -111,9 +111,24 @@ def _setting(param: Any) -> Setting:
         check=functools.partial(_checked, param),
         also=(*(other for other in plain if other != name), *_ELSEWHERE.get(name, ())),
         numeric=kind == "text" and "N" in (param.metavar or "").split("|"),
-        file=param.type.name == "path" or bool(re.search("FILE|MODEL", param.metavar or "")),
+        names_file=_names_file(param),
         switchable={"on", "off"} <= {*getattr(param.callback, "words", ())},
     )
+
+
+def _names_file(param: Any) -> Callable[[str], bool] | None:
+    metavar = param.metavar or ""
+    if "MODEL" in metavar:
+        return _names_model
+    if param.type.name == "path" or "FILE" in metavar:
+        return lambda text: bool(re.search(r"[./\\]", text))  # and is no word such as chatml
+    return None
+
+
+def _names_model(text: str) -> bool:
+    from llamacli.models.reference import names_file
+
+    return names_file(text)
 
 
 def _plain(default: Any) -> Any:

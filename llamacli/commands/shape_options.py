@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamacli.commands.options import AnswerFlags, Flags
+from llamacli.commands.answer_options import AnswerFlags
+from llamacli.commands.options import Flags
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,16 +7,8 @@ from typing import Annotated
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import (
-    MemoryContext,
-    ModelFlag,
-    OfflineFlag,
-    PullFlag,
-    among,
-    kv_types,
-    setting,
-    sources,
-)
+from llamacli.commands.model_options import MemoryContext, ModelFlag, kv_types
+from llamacli.commands.options import OfflineFlag, PullFlag, among, setting, sources
 from llamacli.errors import UsageError
 
 

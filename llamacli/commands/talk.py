@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llamacli.commands import words
-from llamacli.commands.options import MODEL, AnswerFlags, CacheFlags, Flags, ModelFlags, among, setting
+from llamacli.commands.answer_options import AnswerFlags
+from llamacli.commands.model_options import CacheFlags, ModelFlags
+from llamacli.commands.options import MODEL, Flags, among, setting
 from llamacli.commands.preset_options import PresetFlags
 from llamacli.commands.sampling_options import SamplingFlags
 from llamacli.commands.template_options import TemplateFlags

@@ -45,6 +45,11 @@ class TemplateFlags(Flags):
         ),
     ] = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether one was asked for."""
+        return self.asked("chat_template") or self.asked("template_arg")
+
     def given(self) -> tuple[str | None, dict[str, object]]:
         """The template's source, None for the model's own, and its variables. Raises UsageError, StorageError."""
         source = None if self.chat_template is None else _source(self.chat_template)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llamacli.commands.options import ModelFlag, OfflineFlag, PullFlag
+from llamacli.commands.model_options import ModelFlag
+from llamacli.commands.options import OfflineFlag, PullFlag
 from llamacli.errors import UsageError
 
 

@@ -75,6 +75,11 @@ def parse(text: str) -> Reference:
     return _short(text)
 
 
+def names_file(text: str) -> bool:
+    """Whether a file is meant, if there is one of this name."""
+    return _is_path(text) or text.lower().endswith(".gguf")
+
+
 def _is_path(text: str) -> bool:
     """Whether it is written as a path, whatever there is."""
     return text.startswith((".", "/", "~")) or bool(re.match(r"[A-Za-z]:[\\/]", text)) or "\\" in text
@@ -82,7 +87,7 @@ def _is_path(text: str) -> bool:
 
 def _file(text: str) -> Path | None:
     """The existing file of this name. Raises UsageError for a folder."""
-    if not (_is_path(text) or text.lower().endswith(".gguf")):
+    if not names_file(text):
         return None
     path = Path(text)
     with contextlib.suppress(RuntimeError):  # ~somebody who has no home here

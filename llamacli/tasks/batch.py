@@ -430,7 +430,7 @@ def _asked(request: Request) -> bytes:
         "thoughts": request.thoughts,
         "partial": request.partial,
         "logprobs": usual.logprobs,
-        "preset": None if request.preset is None else request.preset("\0").prompt,
+        "preset": None if request.preset is None else dataclasses.asdict(request.preset("\0")),
         "n_ctx": usual.n_ctx,
         "flash_attn": usual.context.flash_attn,
         "cache_types": [usual.context.type_k, usual.context.type_v],

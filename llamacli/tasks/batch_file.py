@@ -17,7 +17,7 @@ from typing import Any
 
 from llamacli.errors import OutOfMemory, StorageError, UsageError
 from llamacli.tasks.batch_lines import Id
-from llamacli.tasks.files import is_special, new_file
+from llamacli.tasks.files import is_special, lock, new_file
 
 #: Seconds after which what was written is also forced to the disk.
 _SYNC = 1.0
@@ -136,19 +136,9 @@ class AnswersFile:
 
     def _lock(self) -> None:
         """One process at a time; for as long as the file is open."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise self._in_use() from error
-        if not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):  # it has just put its own in this one's place
-            raise self._in_use()
-
-    def _in_use(self) -> UsageError:
-        return UsageError(f"{self._path}: another process is writing it", hint="name another file, or wait for it")
+        # Who had it has perhaps just put another in its place.
+        if not lock(self._fd) or not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):
+            raise UsageError(f"{self._path}: another process is writing it", hint="name another file, or wait for it")
 
     def _read(self, run: str) -> None:
         with open(self._fd, "rb", closefd=False) as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.errors import StorageError, UsageError
+from llamacli.tasks.files import lock
 
 _FORMAT = "llamacli eval 1"
 
@@ -55,7 +56,8 @@ class ResultsFile:
         except OSError as error:
             raise _failed(path, error) from error
         try:
-            self._lock()
+            if not lock(self._fd):
+                raise UsageError(f"{self._path}: another process is writing it", hint="name another file")
             self._begin(asked)
         except OSError as error:
             self.close()
@@ -85,17 +87,6 @@ class ResultsFile:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._fd, rest) :]
-
-    def _lock(self) -> None:
-        """One process at a time; for as long as the file is open."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{self._path}: another process is writing it", hint="name another file") from error
 
     def _begin(self, asked: Mapping[str, Any]) -> None:
         with open(self._fd, "rb", closefd=False) as file:

@@ -70,24 +70,33 @@ def _create(target: Path) -> tuple[Path, BinaryIO]:
         for other in list(target.parent.iterdir()):
             if other.name.startswith(prefix) and re.fullmatch("[0-9a-f]{8}", other.name[len(prefix) :]):
                 with contextlib.suppress(OSError), other.open("rb") as left:
-                    _lock(left)
-                    other.unlink()
+                    if lock(left.fileno()):
+                        other.unlink()
     while True:
         path = target.with_name(prefix + os.urandom(4).hex())
         file = path.open("xb")
         with contextlib.suppress(OSError):
-            _lock(file)
+            lock(file.fileno())
         if path.exists():  # nobody took it for left behind before it was locked
             return path, file
         file.close()
 
 
-def _lock(file: BinaryIO) -> None:
-    """Raises OSError where another process has it. Windows needs no lock: it removes no open file."""
-    if os.name == "posix":
-        import fcntl
+def lock(descriptor: int) -> bool:
+    """Whether an open file is this process's alone, as long as it is open. Raises OSError where nothing can be locked.
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    filelock makes a file of its own, so it locks names, and none that is replaced. Windows needs no lock here: there an
+    open file is neither removed nor replaced.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
