@@ -183,6 +183,15 @@ def test_a_preset_takes_the_text_of_each_line(cli: Cli, tmp_path: Path) -> None:
     assert (done.returncode, b"two" in done.stderr) == (2, True)
 
 
+def test_another_system_message_of_a_preset_is_another_run(cli: Cli, ten: Path, tmp_path: Path) -> None:
+    env = {"LLAMACLI_HOME": str(tmp_path / "home")}
+    cli("complete", "$input", "-s", "Be $how.", "--save", "polite", env=env)
+    command = ("batch", ten, "--preset", "polite", *SHORT, "-o", tmp_path / "out")
+    assert cli(*command, "--var", "how=brief", env=env).returncode == 0
+    done = cli(*command, "--var", "how=kind", env=env)
+    assert (done.returncode, b"answers of another run" in done.stderr) == (2, True)
+
+
 def test_raw_continues(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "in", ['"Once upon a time"'])
     found = records(cli("batch", path, *SHORT, "--raw").stdout)

@@ -268,9 +268,11 @@ def test_set_refuses(cli: Cli, config: Path, arguments: tuple[str, ...], said: s
 
 def test_a_file_is_kept_by_its_whole_path(cli: Cli, config: Path, tmp_path: Path) -> None:
     """A setting holds in every folder."""
-    for name in ("m.gguf", "tiny"):
+    (tmp_path / "user").mkdir()
+    for name in ("m.gguf", "tiny", "qwen3.5:0.8b", "user/repo"):
         (tmp_path / name).write_text("")
-    for given, kept in [("m.gguf", str(tmp_path / "m.gguf")), ("tiny", "tiny"), ("other.gguf", "other.gguf")]:
+    names = ("tiny", "other.gguf", "qwen3.5:0.8b", "user/repo")  # what would mean no file as -m either
+    for given, kept in [("m.gguf", str(tmp_path / "m.gguf")), *((name, name) for name in names)]:
         ok(cli("config", "set", "model", given, cwd=tmp_path))
         assert ok(cli("config", "get", "model")) == f"{kept}\n"
     ok(cli("config", "set", "lora", "m.gguf", "x:2", cwd=tmp_path))

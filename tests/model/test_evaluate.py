@@ -192,7 +192,9 @@ def test_shots_are_other_questions_with_their_answers(obvious: Obvious, tmp_path
     rows = [json.loads(line) for line in CHOICE.splitlines()]
     solved = [f"{row['query']} {row['choices'][row['gold']]}\n\n" for row in rows]
     *shown, spare = sets.shuffled(len(rows), 6)[:3]
-    for outcome in outcomes(asked, tmp_path / "results"):
+    found = outcomes(asked, tmp_path / "results")
+    assert len(found) == len(rows)
+    for outcome in found:
         before = "".join(solved[spare if shot == outcome.item else shot] for shot in shown)
         row = rows[outcome.item]
         agree(outcome, obvious.choice(before + row["query"], row["choices"]))
